@@ -1,0 +1,91 @@
+"""Run notebooks from top to bottom and save their outputs: `python .ci/refresh.py nbs/api/10_*.ipynb`.
+
+Cells that `nbdev_test` skips (`#| eval: false`, and those with a flag of `tst_flags`) keep the outputs they have;
+`--flags slow` runs those too. A notebook that fails is left as it was.
+"""
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from notebooks import ROOT, find_notebooks, is_skipped, skip_flags
+
+SKIP = 'skip-execution'
+
+
+def strip_outputs(
+    cell:nbformat.NotebookNode, # A code cell that has run; changed in place
+):
+    "Drop what differs from run to run or teaches nothing: timings, progress bars, and the empty frames they leave"
+    cell.metadata.pop('execution', None)
+    kept = []
+    for output in cell.outputs:
+        html = output.get('data', {}).get('text/html')
+        if html is not None and not re.sub(r'<style.*?</style>', '', html, flags=re.S).strip(): continue
+        if html is not None and '<progress' in html and '<table' not in html: continue
+        output.pop('transient', None)
+        if 'metadata' in output: output.metadata = nbformat.NotebookNode()
+        kept.append(output)
+    cell.outputs = kept
+
+
+def refresh(
+    path:Path, # A notebook; rewritten when all its cells have run
+    *,
+    flags:set[str], # Flags that mark cells which do not run
+    timeout:int, # Longest time for one cell, in seconds
+):
+    "Run one notebook where it lies, as `nbdev_test` does"
+    nb = nbformat.read(path, as_version=4)
+    skipped = [cell for cell in nb.cells if cell.cell_type == 'code' and is_skipped(cell.source, flags)]
+    for cell in skipped: cell.metadata['tags'] = [*cell.metadata.get('tags', []), SKIP]
+    client = NotebookClient(
+        nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}},
+        skip_cells_with_tag=SKIP, store_widget_state=True, coalesce_streams=True, record_timing=False,
+        extra_arguments=['--log-level=ERROR'])
+    client.execute()
+    for cell in skipped: cell.metadata['tags'].remove(SKIP)
+    for cell in nb.cells:
+        if cell.cell_type == 'code' and cell not in skipped: strip_outputs(cell)
+    if not nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state'):
+        nb.metadata.pop('widgets', None)
+    nbformat.write(nb, path)
+
+
+def main()->int: # Exit status: 1 if a notebook failed
+    parser = argparse.ArgumentParser(description="Run notebooks from top to bottom and save their outputs")
+    parser.add_argument('notebooks', nargs='*', type=Path, help="notebooks; all unless given")
+    parser.add_argument('--timeout', type=int, default=600, help="longest time for one cell, in seconds (%(default)s)")
+    parser.add_argument('--flags', nargs='*', default=[], help="also run cells with these flags, such as slow")
+    args = parser.parse_args()
+
+    # The kernel imports this checkout, and is the one of this environment
+    os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'
+    # Small trainings on few cores are far slower with many threads
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+    failed = []
+    for path in [path.resolve() for path in args.notebooks] or find_notebooks():
+        started = time.monotonic()
+        print(f"{os.path.relpath(path)} ...", end=' ', flush=True)
+        try: refresh(path, flags=skip_flags() - set(args.flags), timeout=args.timeout)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            failed.append(os.path.relpath(path))
+            print(f"FAILED after {time.monotonic() - started:.0f} s, left as it was\n{error}", flush=True)
+            continue
+        clean = 'import sys; from nbdev.clean import nbdev_clean; nbdev_clean.__wrapped__(sys.argv[1])'
+        subprocess.run([sys.executable, '-c', clean, str(path)], cwd=ROOT, check=True)
+        print(f"{time.monotonic() - started:.0f} s, {path.stat().st_size/1000:.0f} KB", flush=True)
+    if failed: print(f"{len(failed)} failed: {' '.join(failed)}")
+    return int(bool(failed))
+
+
+if __name__ == '__main__': sys.exit(main())
