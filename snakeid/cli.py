@@ -7,6 +7,7 @@ __all__ = ['make_parser', 'Counter', 'train_run', 'main']
 
 # %% ../nbs/api/80_cli.ipynb #d670c25c
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,27 +15,32 @@ from pathlib import Path
 # %% ../nbs/api/80_cli.ipynb #9f6bb844
 def make_parser() -> argparse.ArgumentParser:
     "The commands of `snakeid` and their options"
-    parser = argparse.ArgumentParser(prog='snakeid', description='Train a species classifier from photos, judge it and use it.')
+    parser = argparse.ArgumentParser(prog='snakeid',
+                                     description='Train a species classifier from photos, judge it and use it.')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     def add(name, text, *options):
-        p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.',
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         for flags, kwargs in options: p.add_argument(*flags.split(), **kwargs)
     number = dict(type=int, metavar='N')
     seed = ('--seed', dict(number, default=0, help='draws the split, the photos and the first weights'))
-    add('demo', 'draw a collection of snakes, train on it, judge, and write a report (some minutes; nothing to download)',
+    add('demo',
+        'draw a collection of snakes, train on it, judge, and write a report (some minutes; nothing to download)',
         ('--out', dict(default='runs/demo', metavar='FOLDER', help='the run; drawn photos go beside it')), seed)
     add('train', 'train a classifier on your photos and judge it on a tenth that it never saw',
         ('--images', dict(required=True, metavar='FOLDER', help='photos; without --labels, one folder a species')),
         ('--labels', dict(metavar='CSV', help='AIcrowd format: hashed_id, scientific_name, filename')),
         ('--out', dict(metavar='FOLDER', help='where the run goes (default: the next free runs/N)')),
         ('--arch', dict(default='tf_efficientnet_lite0', metavar='NAME', help='any torchvision or timm architecture')),
-        ('--weights', dict(metavar='FILE', help="ImageNet weights; 'none' trains from scratch (default: those that come with the default "
+        ('--weights', dict(metavar='FILE',
+                           help="ImageNet weights; 'none' trains from scratch (default: those that come with the default "
                            "architecture, else a download)")),
-        ('--epochs', dict(number, help='epochs in which all layers learn (default: 12)')),
-        ('--frozen-epochs', dict(number, help='epochs before, in which only the head learns (default: 4)')),
-        ('--lr', dict(type=float, metavar='RATE', help='highest learning rate of the head (default: found by lr_find)')),
+        ('--epochs', dict(number, help='epochs in which all layers learn (default: 10)')),
+        ('--frozen-epochs', dict(number, help='epochs before, in which only the head learns (default: 2)')),
+        ('--lr', dict(type=float, metavar='RATE',
+                      help='highest learning rate of the head (default: found by lr_find)')),
         ('--size', dict(number, help='side of the photos at prediction, pixels (default: 224)')),
-        ('--train-size', dict(number, help='side of the crops in training, pixels (default: 192)')),
+        ('--train-size', dict(number, help='side of the crops in training, pixels (default: as --size)')),
         ('--bs', dict(number, help='photos a batch (default: 32)')),
         ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species (default: 0.5)')), seed)
     add('identify', 'name the species on photos with a trained run',
@@ -89,7 +95,7 @@ def train_run(
     import torch
 
     from snakeid import __version__
-    from snakeid.core import SnakeidError, write_whole
+    from snakeid.core import SnakeidError, some_of, write_whole
     from snakeid.data.balance import count_species, weigh_photos
     from snakeid.data.clean import flag_unreadable
     from snakeid.data.loaders import make_dataloaders
@@ -100,7 +106,8 @@ def train_run(
     from snakeid.train.callbacks import PrintProgress, clock
     from snakeid.train.fit import fit_species, make_bundle, make_learner
     start = time.perf_counter()
-    if (out/'run.json').exists(): raise SnakeidError(f"{out} already holds a finished run: choose another folder with --out")
+    if os.path.exists(out/'run.json'):
+        raise SnakeidError(f"{out} already holds a finished run: choose another folder with --out")
     manifest = flag_unreadable(manifest, progress=Counter('photos checked'))
     manifest = weigh_photos(split_stratified(manifest, seed=seed), recipe.beta)
     with write_whole(out/'manifest.csv') as tmp: manifest.to_csv(tmp, index=False)  # fails now, not after the training
@@ -108,8 +115,14 @@ def train_run(
     for reason, n in flagged.flag.str.split(':').str[0].value_counts().items(): print(f'  left out: {n} × {reason}')
     print(f"  {len(counts)} species, {counts.train.iloc[0]} to {counts.train.iloc[-1]} training photos; "
           f"train {counts.train.sum()}, valid {counts.valid.sum()}, test {counts.test.sum()}")
-    if not counts.test.sum(): raise SnakeidError("every species has a single photo, so nothing can be tested: add photos")
-    dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs, min_scale=recipe.min_scale, light=recipe.light)
+    untested = counts.index[(counts.test == 0) & (counts.photos > counts.flagged)]
+    if len(untested): print(f"  too few photos to be tested: {some_of(untested)}")
+    if not counts.test.sum():
+        raise SnakeidError("every species has a single photo, so nothing can be tested: add photos")
+    if not counts.valid.sum():
+        raise SnakeidError("no species has three photos, so none is left to choose the best weights: add photos")
+    dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs,
+                           min_scale=recipe.min_scale, light=recipe.light)
     learn = make_learner(dls, arch, weights, recipe, seed=seed)
     print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers"
           + ('' if recipe.lr else '; first lr_find'), flush=True)
@@ -117,9 +130,12 @@ def train_run(
     trained = time.perf_counter()-start
     bundle = make_bundle(learn, recipe.size, source=source, arch=arch)
     write_bundle(bundle, out/'bundle')
-    predictions = predict_photos(bundle, manifest[manifest.split == 'test'], probabilities=True, progress=Counter('test photos'))
-    run = write_run(out, manifest, fitted, predictions, source=source, arch=arch, seed=seed, recipe=vars(recipe), minutes=round(trained/60, 1),
-                    device=str(dls.device), snakeid=__version__, torch=torch.__version__, python=platform.python_version())
+    predictions = predict_photos(bundle, manifest[manifest.split == 'test'], probabilities=True,
+                                 progress=Counter('test photos'))
+    run = write_run(out, manifest, fitted, predictions, source=source, arch=arch, seed=seed, recipe=vars(recipe),
+                    minutes=round(trained/60, 1),
+                    device=str(dls.device), snakeid=__version__, torch=torch.__version__,
+                    python=platform.python_version())
     page = write_report(run)
     print(f"  {run.summary()}\n  {clock(time.perf_counter()-start)} in all; model in {out/'bundle'}, report in {page}", flush=True)
     return run
@@ -133,25 +149,28 @@ def _train(args:argparse.Namespace):
     from snakeid.data.manifest import read_aicrowd, read_folders
     from snakeid.train.fit import Recipe
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
-    if args.size and not args.train_size: chosen['train_size'] = args.size*192//224
+    if args.size and not args.train_size: chosen['train_size'] = args.size
     manifest = read_aicrowd(args.labels, args.images) if args.labels else read_folders(args.images)
     out = Path(args.out) if args.out else _next_free(Path('runs'))
     print(f"Training {out} from {len(manifest)} rows", flush=True)
-    train_run(manifest, out, recipe=Recipe(**chosen), arch=args.arch, weights=args.weights, seed=args.seed, source=Path(args.images).name)
+    train_run(manifest, out, recipe=Recipe(**chosen), arch=args.arch, weights=args.weights, seed=args.seed,
+              source=Path(args.images).name)
 
 def _demo(args:argparse.Namespace):
     "`snakeid demo`"
     out = Path(args.out)
     print('Loading PyTorch and fastai…', flush=True)
+    from snakeid.core import check_writable
     from snakeid.data.manifest import read_aicrowd
     from snakeid.report.page import read_run
     from snakeid.samples.collection import draw_collection
     from snakeid.train.fit import Recipe
-    if (out/'run.json').exists():
+    if os.path.exists(out/'run.json'):
         run = read_run(out)
         print(f"The demo has run before: {run.summary()}\n  report in {out/'report.html'}; another one with --out FOLDER")
         return
     photos = out.parent/f'{out.name}-photos'
+    check_writable(out)
     print(f"Drawing 1,000 snakes into {photos} (under a minute, 20 MB), then training on them (under 10 minutes on two cores)", flush=True)
     draw_collection(photos, n=1000, seed=args.seed, broken=.01, progress=Counter('photos drawn'))
     manifest = read_aicrowd(photos/'train_labels.csv', photos/'images')
@@ -161,20 +180,30 @@ def _demo(args:argparse.Namespace):
 def _identify(args:argparse.Namespace):
     "`snakeid identify`"
     print('Loading PyTorch…', flush=True)
-    from snakeid.core import write_whole
+    import pandas as pd
+
+    from snakeid.core import SnakeidError, write_whole
     from snakeid.models.bundle import read_bundle
     from snakeid.predict.batch import list_photos, predict_photos
     from snakeid.report.submission import write_submission
     bundle, photos = read_bundle(args.run), list_photos(args.photos)
-    table = predict_photos(bundle, photos, probabilities=bool(args.submission), progress=Counter('photos') if len(photos) > 32 else None)
+    stems = pd.Series([Path(p).stem for p in photos.path])
+    if args.submission and stems.duplicated().any():
+        raise SnakeidError(f"a submission has one row a photo, but two are named {stems[stems.duplicated()].iloc[0]!r}: rename one")
+    table = predict_photos(bundle, photos, probabilities=bool(args.submission),
+                           progress=Counter('photos') if len(photos) > 32 else None)
     shown = table[['photo_id', 'path', 'species', 'confidence', 'vote_share', 'flag']]
     if args.out:
         with write_whole(args.out) as tmp: shown.to_csv(tmp, index=False, float_format='%.4f')
     for r in shown.head(20).itertuples():
-        print(f"  {r.photo_id}: " + (f"not identified ({r.flag})" if r.flag else f"{r.species}  {r.confidence:.0%}, {r.vote_share:.0%} of the views"))
-    if len(shown) > 20: print(f"  … and {len(shown)-20} more" + ('' if args.out else ': --out predictions.csv writes all'))
+        said = f"not identified ({r.flag})" if r.flag else f"{r.species}  {r.confidence:.0%}, {r.vote_share:.0%} of the views"
+        print(f"  {r.photo_id}: {said}")
+    if len(shown) > 20:
+        print(f"  … and {len(shown)-20} more" + ('' if args.out else ': --out predictions.csv writes all'))
     if args.out: print(f"  table in {args.out}")
-    if args.submission: print(f"  submission in {write_submission(table.assign(photo_id=[Path(p).stem for p in table.path]), args.submission)}")
+    if args.submission:
+        named = table.assign(photo_id=stems)
+        print(f"  submission in {write_submission(named, args.submission)}")
 
 def _report(args:argparse.Namespace):
     "`snakeid report`"
@@ -193,6 +222,10 @@ def main(
     except KeyboardInterrupt:
         print('\nsnakeid: interrupted; no half-written file was left under its final name', file=sys.stderr)
         return 130
+    except OSError as e:
+        if e.filename is None: raise
+        print(f'snakeid: cannot use {e.filename} ({e.strerror}): check that it is there and that you may read and write it', file=sys.stderr)
+        return 2
     except ValueError as e:
         from snakeid.core import SnakeidError
         if not isinstance(e, SnakeidError): raise

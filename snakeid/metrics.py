@@ -68,4 +68,5 @@ def find_confusions(
     support = pairs.species.value_counts()
     wrong = pairs[pairs.species != pairs.named].groupby(['species', 'named']).size().rename('photos').reset_index()
     wrong['share'] = wrong.photos / wrong.species.map(support)
-    return wrong.sort_values(['photos', 'share', 'species'], ascending=[False, False, True]).head(n).reset_index(drop=True)
+    return wrong.sort_values(['photos', 'share', 'species'], ascending=[False, False,
+                                                                        True]).head(n).reset_index(drop=True)

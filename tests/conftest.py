@@ -1,6 +1,9 @@
 "What the tests share: photos to work on, and manners on a small machine"
+import io
 import os
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,3 +31,51 @@ def drawn(tmp_path_factory):
     # Imported late, so that tests which need no photos do not pay for it
     from snakeid.samples.collection import draw_collection
     return draw_collection(tmp_path_factory.mktemp('drawn'), n=48, seed=1, size=96, workers=0)
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+    "A drawn collection of 36 photos of 64 pixels, 3 species; tests must not change its files"
+    from snakeid.samples.collection import draw_collection
+    folder = tmp_path_factory.mktemp('tiny')
+    draw_collection(folder, n=36, seed=3, species=3, tail=1., size=64, workers=0)
+    return SimpleNamespace(images=folder/'images', labels=folder/'train_labels.csv')
+
+
+@pytest.fixture(scope='session')
+def call():
+    "Run a command of `snakeid` in this process: its exit status, what it printed and its messages"
+    def _call(*argv):
+        from snakeid.cli import main
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err): status = main([str(a) for a in argv])
+        return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
+    return _call
+
+
+@pytest.fixture(scope='session')
+def train(call):
+    "Train as briefly as can be: `train(out, images, labels)`, with more options behind"
+    def _train(out, images, labels=None, *options):
+        labels = ('--labels', labels) if labels else ()
+        return call('train', '--images', images, *labels, '--out', out, '--size', 64, '--train-size', 64,
+                    '--epochs', 1, '--frozen-epochs', 1, '--lr', .003, *options)
+    return _train
+
+
+@pytest.fixture(scope='session')
+def trained(tiny, train, tmp_path_factory):
+    "A finished run on the tiny collection; tests must not change its files"
+    run = tmp_path_factory.mktemp('trained')/'run'
+    done = train(run, tiny.images, tiny.labels)
+    assert done.status == 0, done.err
+    return SimpleNamespace(run=run, out=done.out, images=tiny.images, labels=tiny.labels)
+
+
+@pytest.fixture(scope='session')
+def look():
+    "All that lies below a folder: `{path: bytes}`, None for folders; to compare before and after"
+    def _look(folder):
+        def read(p): return None if p.is_dir() else p.read_bytes() if p.exists() else b'(broken link)'
+        return {p.relative_to(folder).as_posix(): read(p) for p in sorted(Path(folder).rglob('*'))}
+    return _look

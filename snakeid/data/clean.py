@@ -14,19 +14,18 @@ import pandas as pd
 
 from ..core import SnakeidError
 from .manifest import add_flag, check_manifest
-from .photo import PhotoError, open_photo
+from .photo import SMALLEST_SIDE, PhotoError, check_size, open_photo
 
 # %% ../../nbs/api/11_data.clean.ipynb #99bb5e99
-def _look(path:str, least:int, smallest:int) -> tuple[int, int, str]:
-    "Width, height and reason (`''` when sound) of one photo"
-    try: w, h = open_photo(path, least).size
-    except PhotoError as e: return 0, 0, e.reason
-    return w, h, f"too small: {w}×{h} pixels" if min(w, h) < smallest else ''
+def _look(path:str, least:int, smallest:int) -> str:
+    "The reason why a photo cannot be used, `''` when it can"
+    try: return check_size(open_photo(path, least), smallest)
+    except PhotoError as e: return e.reason
 
 def flag_unreadable(
     manifest:pd.DataFrame, # One row a photo
     *,
-    smallest:int=16, # Flag photos whose shorter side has fewer pixels than this
+    smallest:int=SMALLEST_SIDE, # Flag photos whose shorter side has fewer pixels than this
     workers:int|None=None, # Threads that decode; as many as cores when not given
     progress:Callable[[int,int],None]|None=None, # Called with (done, all) as photos are finished
 )->pd.DataFrame: # The manifest with reasons in `flag`; rows that were flagged before are left as they are
@@ -38,7 +37,7 @@ def flag_unreadable(
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         # JPEGs are decoded at a reduced scale: the whole file is read all the same, so a cut is still found
         looks = pool.map(lambda p: _look(p, max(64, 2*smallest), smallest), manifest.path[todo])
-        for done, (i, (_, _, reason)) in enumerate(zip(todo, looks), 1):
+        for done, (i, reason) in enumerate(zip(todo, looks), 1):
             if reason: reasons[i] = reason
             if progress: progress(done, len(todo))
     return add_flag(manifest, list(reasons), list(reasons.values()))

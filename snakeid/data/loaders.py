@@ -42,11 +42,12 @@ class Photo(PILImage):
 def make_views(
     size:int=224, # Side of the photos at validation and prediction, pixels
     train_size:int|None=None, # Side of the crops in training, pixels; `size` when not given
-    min_scale:float=.35, # Smallest share of a photo's area that training shows
+    min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change, as fastai's `max_lighting`
 )->tuple[list, list]: # Item transforms and batch transforms for a `DataBlock`
     "Random crops, flips and light for training; the whole photo for validation"
-    crop = RandomResizedCrop(train_size or size, min_scale=min_scale, ratio=(3/4, 4/3), resamples=(Image.Resampling.BICUBIC,)*2)
+    crop = RandomResizedCrop(train_size or size, min_scale=min_scale, ratio=(3/4, 4/3),
+                             resamples=(Image.Resampling.BICUBIC,)*2)
     whole = Resize(size, ResizeMethod.Squish, resamples=(Image.Resampling.BICUBIC,)*2)
     flip = FlipItem(.5)
     crop.split_idx, whole.split_idx = 0, 1               # fastai: 0 is training, 1 is validation
@@ -58,21 +59,27 @@ def make_block(
     *,
     size:int=224, # Side of the photos at validation and prediction, pixels
     train_size:int|None=None, # Side of the crops in training, pixels; `size` when not given
-    min_scale:float=.35, # Smallest share of a photo's area that training shows
+    min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change
-)->tuple[DataBlock, list[tuple[str,str]], np.ndarray]: # The block, its source of (path, species), and the row of each item
+)->tuple[DataBlock, list[tuple[str,str]],
+         np.ndarray]: # The block, its source of (path, species), and the row of each item
     "A `DataBlock` over the training and validation photos of a manifest"
     manifest = check_manifest(manifest, 'species', 'split')
     rows = np.flatnonzero(manifest.split.isin(['train', 'valid']) & (manifest.flag == ''))
     used = manifest.iloc[rows]
     train = (used.split == 'train').to_numpy()
     vocab = sorted(used.species[train].unique())
-    if len(vocab) < 2: raise SnakeidError(f"training needs two species or more, found {len(vocab)} with the split 'train'")
+    if len(vocab) < 2:
+        raise SnakeidError(f"training needs two species or more, found {len(vocab)} with the split 'train': add photos of another")
     unseen = sorted(set(used.species[~train]) - set(vocab))
-    if unseen: raise SnakeidError(f"{some_of(unseen)} stand in validation but not in training: give them training photos or take them out")
-    if train.all(): raise SnakeidError("no photo has the split 'valid': split the manifest with a valid_share above 0")
+    if unseen:
+        raise SnakeidError(f"{some_of(unseen)} stand in validation but not in training: give them training photos "
+                           "or take them out")
+    if train.all():
+        raise SnakeidError("no photo has the split 'valid': add photos until a species has three, and split with a valid_share above 0")
     item_tfms, batch_tfms = make_views(size, train_size, min_scale, light)
-    block = DataBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor), CategoryBlock(vocab=vocab)),
+    block = DataBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor),
+                              CategoryBlock(vocab=vocab)),
                       getters=[ItemGetter(0), ItemGetter(1)], splitter=IndexSplitter(np.flatnonzero(~train)),
                       item_tfms=item_tfms, batch_tfms=batch_tfms)
     return block, list(zip(used.path, used.species)), rows
@@ -83,7 +90,7 @@ def make_dataloaders(
     size:int=224, # Side of the photos at validation and prediction, pixels
     train_size:int|None=None, # Side of the crops in training, pixels; `size` when not given
     bs:int=32, # Photos a batch
-    min_scale:float=.35, # Smallest share of a photo's area that training shows
+    min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change
     num_workers:int|None=None, # Processes that read photos; none on the CPU, where the network is the brake, else up to 16
     device:str|torch.device|None=None, # Where batches go; the GPU when there is one

@@ -8,6 +8,7 @@ __all__ = ['PHOTO_SUFFIXES', 'AICROWD', 'check_manifest', 'add_flag', 'find_phot
 
 # %% ../../nbs/api/10_data.manifest.ipynb #432dad33
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def check_manifest(
 )->pd.DataFrame: # The same table, with a `photo_id` and a `flag` column and a plain index
     "Make sure that `manifest` has what the next step needs"
     missing = [c for c in ('path', *needed) if c not in manifest]
-    if missing: raise SnakeidError(f"the manifest has no column {missing[0]!r}; found {some_of(manifest.columns, 12)}")
+    if missing: raise SnakeidError(f"the manifest has no column {missing[0]!r}; found {some_of(manifest.columns, 12)}: rename or add it")
     manifest = manifest.reset_index(drop=True)
     if 'photo_id' not in manifest: manifest.insert(0, 'photo_id', [Path(p).stem for p in manifest.path])
     if 'flag' not in manifest: manifest['flag'] = ''
@@ -53,11 +54,13 @@ def find_photos(
 )->list[Path]: # Photo files, in order of their path
     "List the photo files below `folder`"
     folder = Path(folder)
-    if not folder.exists(): raise SnakeidError(f"there is no folder {folder}")
-    if not folder.is_dir(): raise SnakeidError(f"{folder} is a file, not a folder of photos")
+    if not os.path.exists(folder): raise SnakeidError(f"there is no folder {folder}: check the name")
+    if not os.path.isdir(folder): raise SnakeidError(f"{folder} is a file, not a folder of photos: give the folder")
     found = [Path(d)/f for d, _, files in os.walk(folder) for f in files
              if not f.startswith('.') and os.path.splitext(f)[1].lower() in PHOTO_SUFFIXES]
-    if not found: raise SnakeidError(f"there are no photos below {folder}; looked for {some_of(sorted(PHOTO_SUFFIXES), 4)} suffixes")
+    if not found:
+        raise SnakeidError(f"there are no photos below {folder}; looked for {some_of(sorted(PHOTO_SUFFIXES), 4)} files: "
+                           "check the folder or put photos there")
     return sorted(found)
 
 # %% ../../nbs/api/10_data.manifest.ipynb #ab60d410
@@ -76,16 +79,34 @@ def read_folders(
     return add_flag(manifest, manifest.species.isna(), 'no label')
 
 # %% ../../nbs/api/10_data.manifest.ipynb #be25cf78
-AICROWD = dict(photo_id='hashed_id', file='filename', species='scientific_name', country='country', continent='continent')
+AICROWD = dict(photo_id='hashed_id', file='filename', species='scientific_name', country='country',
+               continent='continent')
 
 def _read_csv(path:Path) -> pd.DataFrame:
     "A CSV of text cells, with one clear sentence for what is not one"
-    if path.is_dir(): raise SnakeidError(f"{path} is a folder; the labels are one CSV file")
-    if not path.exists(): raise SnakeidError(f"there is no label file {path}")
+    if os.path.isdir(path): raise SnakeidError(f"{path} is a folder: give the CSV file with the labels")
+    if not os.path.exists(path): raise SnakeidError(f"there is no label file {path}: check the name")
     try: return pd.read_csv(path, dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    except pd.errors.EmptyDataError: raise SnakeidError(f"{path} is empty") from None
-    except UnicodeDecodeError as e: raise SnakeidError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8 and try again") from None
-    except pd.errors.ParserError as e: raise SnakeidError(f"{path} is not a CSV table: {str(e).strip()}") from None
+    except pd.errors.EmptyDataError: raise SnakeidError(f"{path} is empty: give a CSV with a header and a row a photo") from None
+    except OSError as e: raise SnakeidError(f"cannot read {path} ({e.strerror}): check its permissions") from None
+    except UnicodeDecodeError as e:
+        raise SnakeidError(f"{path} is not UTF-8 text (byte {e.start}): save it as UTF-8 and try again") from None
+    except pd.errors.ParserError as e: 
+        line = re.search(r'line (\d+)', str(e))
+        raise SnakeidError(f"{path} is not a CSV table{f' (line {line[1]})' if line else ''}: "
+                           "give every row as many cells as the header") from None
+
+def _name_apart(names) -> list[str]:
+    "The names, with #2, #3 and so on behind those that stood before"
+    names, used, apart = list(names), set(names), set()
+    for i, name in enumerate(names):
+        if name in apart:
+            n = 2
+            while f'{name}#{n}' in used: n += 1
+            names[i] = f'{name}#{n}'
+            used.add(names[i])
+        apart.add(names[i])
+    return names
 
 def read_aicrowd(
     labels:str|os.PathLike, # CSV in the challenge's format
@@ -95,8 +116,12 @@ def read_aicrowd(
     labels, images = Path(labels), Path(images)
     table = _read_csv(labels)
     for column in ('hashed_id', 'scientific_name', 'filename'):
-        if column not in table: raise SnakeidError(f"{labels} has no column {column!r}; found {some_of(table.columns, 12)}")
-    if not len(table): raise SnakeidError(f"{labels} has a header but no rows")
+        if column not in table:
+            raise SnakeidError(f"{labels} has no column {column!r}; found {some_of(table.columns, 12)}: "
+                               "rename a column, and save with commas between the cells")
+    if not len(table): raise SnakeidError(f"{labels} has a header but no rows: add a row a photo")
+    taken = {c: f'csv_{c}' for c in ('path', 'species', 'photo_id', 'flag') if c in table}
+    table = table.rename(columns=taken)                  # columns of these names keep their values under another one
     by_name = defaultdict(list)
     for p in find_photos(images): by_name[p.name].append(p)
 
@@ -105,8 +130,11 @@ def read_aicrowd(
         found = by_name.get(Path(name.replace('\\', '/')).name, [])
         exact = images/name if name else images
         if len(found) > 1 and exact in found: found = [exact]
-        if not found: return str(exact), 'missing file' if name else 'no file name'
-        if len(found) > 1: return str(found[0]), f"ambiguous: {some_of([p.relative_to(images).as_posix() for p in found], 3)} have this name"
+        if not name: return str(images), 'no file name'
+        if not found and exact.is_file(): return str(exact), ''  # of a kind that is no photo: decoding will tell
+        if not found: return str(exact), 'missing file'
+        if len(found) > 1:
+            return str(found[0]), f"ambiguous: {some_of([p.relative_to(images).as_posix() for p in found], 3)} have this name"
         return str(found[0]), ''
 
     located = [locate(f) for f in table.filename]
@@ -121,18 +149,17 @@ def read_aicrowd(
         clash = (manifest.groupby(key).species.transform('nunique') > 1) & (manifest.flag == '')
         manifest = add_flag(manifest, clash, 'listed with two species')
     manifest = add_flag(manifest, again & ~manifest.flag.str.contains('two species', regex=False), 'listed twice')
-    if manifest.photo_id.duplicated().any():             # every row keeps a name of its own
-        nth = manifest.groupby('photo_id').cumcount()
-        manifest['photo_id'] = manifest.photo_id.where(nth == 0, manifest.photo_id + '#' + (nth+1).astype(str))
-
-    named = {Path(f.replace('\\', '/')).name for f in table.filename}
-    extra = [p for n, ps in by_name.items() if n not in named for p in ps]
+    named = set(manifest.path)
+    extra = [p for ps in by_name.values() for p in ps if str(p) not in named]
     if extra:
-        more = pd.DataFrame(dict(photo_id=[p.relative_to(images).as_posix() for p in extra], path=[str(p) for p in extra],
+        more = pd.DataFrame(dict(photo_id=[p.relative_to(images).as_posix() for p in extra],
+                                 path=[str(p) for p in extra],
                                  species=None, flag='no label'))
         manifest = pd.concat([manifest, more], ignore_index=True)
+    manifest['photo_id'] = _name_apart(manifest.photo_id)
     if (manifest.flag == 'missing file').sum() == len(table):
-        raise SnakeidError(f"none of the {len(table)} photos that {labels} names is below {images}; the first is {table.filename[0]!r}")
+        raise SnakeidError(f"none of the {len(table)} photos that {labels} names is below {images}; the first is {table.filename[0]!r}: "
+                           "check the folder")
     return check_manifest(manifest, 'species')
 
 # %% ../../nbs/api/10_data.manifest.ipynb #1477151b
@@ -146,9 +173,11 @@ def summarize_manifest(
     if 'species' in fine:
         counts = fine.species.value_counts()
         rows += [('species', len(counts))]
-        if len(counts): rows += [('photos of the most common species', int(counts.iloc[0])), ('photos of the median species', float(counts.median())),
-                                 ('photos of the rarest species', int(counts.iloc[-1]))]
-    if 'split' in manifest: rows += [(f'{s} photos', int((manifest.split == s).sum())) for s in ('train', 'valid', 'test')]
+        if len(counts):
+            rows += [('photos of the most common species', int(counts.iloc[0])), ('photos of the median species', float(counts.median())),
+                     ('photos of the rarest species', int(counts.iloc[-1]))]
+    if 'split' in manifest:
+        rows += [(f'{s} photos', int((manifest.split == s).sum())) for s in ('train', 'valid', 'test')]
     reasons = manifest.flag[manifest.flag != ''].str.split('; ').explode().str.split(':').str[0]
     rows += [(f'flagged: {r}', int(n)) for r, n in reasons.value_counts().items()]
     return pd.DataFrame(rows, columns=['figure', 'value']).astype(dict(value=object))

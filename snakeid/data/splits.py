@@ -31,7 +31,8 @@ def split_stratified(
     if not (0 <= valid_share < 1 and 0 <= test_share < 1 and valid_share + test_share < 1):
         raise SnakeidError(f"shares must be 0 or more and leave photos for training, found valid {valid_share} and test {test_share}")
     usable = manifest[(manifest.flag == '') & manifest.species.notna()]
-    if not len(usable): raise SnakeidError(f"none of the {len(manifest)} photos has a label and no flag: nothing to split")
+    if not len(usable):
+        raise SnakeidError(f"none of the {len(manifest)} photos has a label and no flag: nothing to split")
     # drawn in the order of photo_id, so that the order of the rows does not matter
     shuffled = usable.sort_values('photo_id').iloc[make_rng(seed, 'split').permutation(len(usable))]
     groups = [g.index.to_numpy() for _, g in shuffled.groupby('species', sort=True)]

@@ -12,11 +12,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from ..core import SnakeidError, write_whole
+from ..core import SnakeidError, some_of, write_whole
 from .factory import BodySpec, make_body, make_head
 
 # %% ../../nbs/api/22_models.bundle.ipynb #6d445b83
@@ -47,12 +46,14 @@ def write_bundle(
     # channels-last and other layouts are an affair of the machine, not of the file
     state = {k: v.detach().cpu().contiguous().clone() for k, v in bundle.model.state_dict().items()}
     with write_whole(folder/'model.safetensors') as tmp:
-        save_file(state, tmp)
+        tmp.write_bytes(save(state))
         digest = _digest(tmp)
     head = [m for m in bundle.model[1] if isinstance(m, nn.Dropout)]
-    info = dict(format=FORMAT, weights_sha256=digest, size=bundle.size, dropout=head[0].p if head else 0., body=asdict(bundle.spec),
+    info = dict(format=FORMAT, weights_sha256=digest, size=bundle.size, dropout=head[0].p if head else 0.,
+                body=asdict(bundle.spec),
                 species=list(bundle.species), notes=bundle.notes)
-    with write_whole(folder/'bundle.json') as tmp: tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
+    with write_whole(folder/'bundle.json') as tmp:
+        tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
     return folder
 
 def read_bundle(
@@ -61,15 +62,23 @@ def read_bundle(
     "Read a bundle and check that it is whole"
     folder = Path(folder)
     if (folder/'bundle'/'bundle.json').exists(): folder = folder/'bundle'
-    if not (folder/'bundle.json').exists(): raise SnakeidError(f"{folder} holds no trained model (no bundle.json): give the folder of a finished run")
+    if not (folder/'bundle.json').exists():
+        raise SnakeidError(f"{folder} holds no trained model (no bundle.json): give the folder of a finished run")
     try: info = json.loads((folder/'bundle.json').read_text(encoding='utf-8'))
-    except ValueError as e: raise SnakeidError(f"{folder/'bundle.json'} is damaged: {e}") from None
-    if info.get('format', 0) > FORMAT:
+    except ValueError as e:
+        raise SnakeidError(f"{folder/'bundle.json'} is damaged ({e}): train again, or give another run") from None
+    needed = {'format', 'weights_sha256', 'size', 'dropout', 'body', 'species', 'notes'}
+    if not isinstance(info, dict) or 'format' not in info:
+        raise SnakeidError(f"{folder/'bundle.json'} describes no model: train again, or give another run")
+    if info['format'] > FORMAT:
         raise SnakeidError(f"{folder} was written by a newer snakeid (format {info['format']}, this one reads up to {FORMAT}): update snakeid")
+    if lacking := sorted(needed - set(info)):
+        raise SnakeidError(f"{folder/'bundle.json'} lacks {some_of(lacking)}: train again, or give another run")
     weights = folder/'model.safetensors'
-    if not weights.exists(): raise SnakeidError(f"{folder} has no model.safetensors: the bundle is incomplete")
+    if not weights.exists():
+        raise SnakeidError(f"{folder} has no model.safetensors: the bundle is incomplete; copy it again")
     if _digest(weights) != info['weights_sha256']:
-        raise SnakeidError(f"{weights} is not the file that bundle.json describes (checksum): it was cut short or changed")
+        raise SnakeidError(f"{weights} is not the file that bundle.json describes (checksum): it was cut short or changed; copy it again")
     spec = BodySpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['body'].items()})
     body, _ = make_body(f'{spec.library}/{spec.arch}', weights='none')
     model = nn.Sequential(body, make_head(spec.features, len(info['species']), info['dropout']))

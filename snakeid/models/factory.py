@@ -30,7 +30,8 @@ def find_arch(
     name = arch if isinstance(arch, str) else arch.__name__
     library, _, short = name.rpartition('/')
     known = dict(torchvision=torchvision.models.list_models(module=torchvision.models), timm=timm.list_models())
-    if library and library not in known: raise SnakeidError(f"architectures come from 'torchvision' or 'timm', found {library!r}")
+    if library and library not in known:
+        raise SnakeidError(f"architectures come from 'torchvision' or 'timm', found {library!r}")
     for lib in ([library] if library else ['torchvision', 'timm']):
         if short in known[lib] or (lib == 'timm' and timm.is_model(short)): return lib, short
     near = difflib.get_close_matches(short, sum(known.values(), []), 4, .5)
@@ -45,8 +46,9 @@ def _last_layer(model:nn.Module) -> str:
 
 def _read_weights(file:Path) -> dict[str, torch.Tensor]:
     "A state dict from a .safetensors or PyTorch file, without running code from it"
-    if not file.exists(): raise SnakeidError(f"there is no weights file {file}")
-    try: state = load_file(file) if file.suffix == '.safetensors' else torch.load(file, map_location='cpu', weights_only=True)
+    if not file.exists(): raise SnakeidError(f"there is no weights file {file}: check the name")
+    try:
+        state = load_file(file) if file.suffix == '.safetensors' else torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e:
         raise SnakeidError(f"{file} is not a weights file that can be read safely ({type(e).__name__}): give a state dict "
                            "saved by torch.save or safetensors") from e
@@ -114,7 +116,7 @@ def make_body(
     library, name = find_arch(arch)
     scratch = weights == 'none'
     file = None if scratch else Path(weights) if weights else _packaged_weights(name)
-    if weights and not scratch and not file.exists(): raise SnakeidError(f"there is no weights file {file}")
+    if weights and not scratch and not file.exists(): raise SnakeidError(f"there is no weights file {file}: check the name")
     try: model, size, mean, std = _build(library, name, download=not (file or scratch))
     except (OSError, RuntimeError) as e:
         if file or scratch: raise

@@ -20,9 +20,9 @@ from PIL import Image
 
 from ..core import SnakeidError
 from ..data.manifest import check_manifest, find_photos
-from ..data.photo import PhotoError, open_photo
+from ..data.photo import PhotoError, check_size, open_photo
 from ..models.bundle import Bundle
-from .vote import vote_majority, vote_mean
+from .vote import vote_majority
 
 # %% ../../nbs/api/40_predict.batch.ipynb #99efcb48
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def _read_views(path:str, views:tuple[View,...], size:int) -> np.ndarray|str:
     "All views of one photo, uint8 [views,size,size,3], or the reason why there are none"
     try: photo = open_photo(path, least=2*size)
     except PhotoError as e: return e.reason
+    if reason := check_size(photo): return reason
     return np.stack([make_view(photo, v, size) for v in views])
 
 def _read_ahead(paths:list[str], views:tuple[View,...], size:int, workers:int, ahead:int) -> Iterator[np.ndarray|str]:
@@ -71,7 +72,8 @@ def predict_views(
 )->np.ndarray: # Probabilities, float32 [views,n,species]
     "Probabilities of every view, all views in one batch"
     v, n = pixels.shape[:2]
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).flatten(0, 1).to(device, non_blocking=True).permute(0, 3, 1, 2)  # channels last
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).flatten(0, 1).to(device, non_blocking=True)
+    x = x.permute(0, 3, 1, 2)                            # the pixels stay where they are: channels last
     mean, std = (torch.tensor(s, device=device).view(1, 3, 1, 1) for s in (bundle.spec.mean, bundle.spec.std))
     with torch.inference_mode(): scores = bundle.model((x.float()/255 - mean)/std)
     return scores.float().softmax(1).cpu().numpy().reshape(v, n, -1)
@@ -82,7 +84,7 @@ def list_photos(
     "What to predict, as a table"
     if isinstance(photos, pd.DataFrame): return check_manifest(photos)
     if isinstance(photos, (str, os.PathLike)): photos = [photos]
-    paths = [q for p in photos for q in (find_photos(p) if Path(p).is_dir() else [Path(p)])]
+    paths = [q for p in photos for q in (find_photos(p) if os.path.isdir(p) else [Path(p)])]
     if not paths: raise SnakeidError("there are no photos to predict: give a photo or a folder of photos")
     names = pd.Series([p.name for p in paths])
     clash = names.duplicated(keep=False)                 # two files of one name keep their folders
@@ -118,7 +120,8 @@ def predict_photos(
         for j, i in enumerate(where):
             p = verdict.probabilities[j]
             other = np.where(np.arange(len(p)) == verdict.winner[j], -1, p).argmax()
-            rows[i] = (species[verdict.winner[j]], float(verdict.confidence[j]), float(verdict.vote_share[j]), species[other], float(p[other]), '')
+            rows[i] = (species[verdict.winner[j]], float(verdict.confidence[j]), float(verdict.vote_share[j]),
+                       species[other], float(p[other]), '')
             if probabilities: parts.append((i, p))
         batch.clear(), where.clear()
 
@@ -154,8 +157,10 @@ def plot_vote(
     for ax, view, px, p in zip(np.atleast_1d(fig.subplots(1, len(views))), views, pixels[:, 0], probs[:, 0]):
         best = p.argmax()
         ax.imshow(px)
-        ax.set_title(f'{view.name}\n{bundle.species[best]} {p[best]:.0%}', fontsize=9, color='black' if best == verdict.winner[0] else '#d55e00')
+        ax.set_title(f'{view.name}\n{bundle.species[best]} {p[best]:.0%}', fontsize=9,
+                     color='black' if best == verdict.winner[0] else '#d55e00')
         ax.set_axis_off()
     votes = round(verdict.vote_share[0]*len(views))
-    fig.suptitle(f'{bundle.species[verdict.winner[0]]}: {votes} of {len(views)} votes, mean probability {verdict.confidence[0]:.0%}', fontsize=11)
+    fig.suptitle(f'{bundle.species[verdict.winner[0]]}: {votes} of {len(views)} votes, '
+                 f'mean probability {verdict.confidence[0]:.0%}', fontsize=11)
     return fig

@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment
 
 from ..core import SnakeidError, write_whole
+from ..data.balance import count_species
 from ..data.manifest import summarize_manifest
 from ..data.photo import PhotoError, open_photo
 from .summary import Summary, join_truth, summarize_predictions
@@ -50,7 +51,8 @@ def write_run(
     for name, table in (('manifest', manifest), ('history', fitted.history), ('predictions', predictions)):
         with write_whole(folder/f'{name}.csv') as tmp: table.to_csv(tmp, index=False)
     info = dict(info, lr=fitted.lr, best_epoch=int(fitted.best_epoch), test=summarize_predictions(predictions, manifest).figures())
-    with write_whole(folder/'run.json') as tmp: tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
+    with write_whole(folder/'run.json') as tmp:
+        tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
     return read_run(folder)
 
 def read_run(
@@ -58,13 +60,18 @@ def read_run(
 )->Run: # Its tables
     "Read a finished run"
     folder = Path(folder)
-    if not (folder/'run.json').exists():
-        raise SnakeidError(f"{folder} holds no finished run (no run.json): " + ("its training was not completed" if folder.is_dir() else "there is no such folder"))
+    if not os.path.exists(folder/'run.json'):
+        why = "its training was not completed" if os.path.isdir(folder) else "there is no such folder"
+        raise SnakeidError(f"{folder} holds no finished run (no run.json): {why}; give the folder of a finished run, or train it")
     try:
         info = json.loads((folder/'run.json').read_text(encoding='utf-8'))
-        manifest, history, predictions = (pd.read_csv(folder/f'{n}.csv', dtype=dict(photo_id=str), keep_default_na=True) for n in ('manifest', 'history', 'predictions'))
+        manifest, history, predictions = (pd.read_csv(folder/f'{n}.csv', dtype=dict(photo_id=str),
+                                                      keep_default_na=False, na_values=['']) for n in ('manifest', 'history', 'predictions'))
         fitted = Fitted(history, info['lr'], info['best_epoch'])
-    except (OSError, ValueError, KeyError) as e: raise SnakeidError(f"{folder} is not a whole run: {e}") from e
+        for name, table, column in (('manifest', manifest, 'flag'), ('history', history, 'macro_f1'), ('predictions', predictions, 'flag')):
+            if column not in table: raise KeyError(f"{name}.csv has no column {column!r}")
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise SnakeidError(f"{folder} is not a whole run ({e}): train it again, or copy it whole") from e
     manifest['flag'] = manifest.flag.fillna('')
     predictions['flag'] = predictions.flag.fillna('')
     return Run(folder, manifest, fitted, predictions, info)
@@ -88,7 +95,7 @@ figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere } .wro
 <div class="figures">{% for name, value in figures %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
 <h2>Learning curves</h2>
 <img class="curves" alt="Losses and scores over the epochs" src="data:image/png;base64,{{ curves }}">
-<p>Highest learning rate of the head {{ '%.2g'|format(lr) }}. The weights of epoch {{ kept }} were kept: their validation loss was the lowest after unfreezing.</p>
+<p>Highest learning rate of the head {{ '%.2g'|format(lr) }}. The weights of epoch {{ kept }} were kept: their macro-F1 on the validation photos was the highest after unfreezing.</p>
 {% for heading, text, table in tables %}
 <h2>{{ heading }}</h2><p>{{ text }}</p>
 <div class="scroll"><table><tr>{% for c in table.columns %}<th>{{ c }}</th>{% endfor %}</tr>
@@ -122,9 +129,14 @@ def _mistakes(run:Run, most:int) -> tuple[list[dict], int]:
     "The most confident mistakes and how many there are in all"
     judged = join_truth(run.predictions, run.manifest, 'test')
     wrong = judged[judged.truth != judged.species].sort_values('confidence', ascending=False)
-    shown = [dict(photo_id=r.photo_id, truth=r.truth, named=r.species if isinstance(r.species, str) else 'nothing', picture=_picture(r.path),
+    shown = [dict(photo_id=r.photo_id, truth=r.truth, named=r.species if isinstance(r.species, str) else 'nothing',
+                  picture=_picture(r.path),
                   how=r.flag if r.flag else f'at {r.confidence:.0%}, {r.vote_share:.0%} of the views') for r in wrong.head(most).itertuples()]
     return shown, len(wrong)
+
+def _flat(info:dict) -> list[tuple[str, object]]:
+    "Nested settings as rows of name and value"
+    return [(f'{k}: {a}' if a else k, b) for k, v in info.items() for a, b in (v if isinstance(v, dict) else {'': v}).items()]
 
 def write_report(
     run:Run, # From `write_run` or `read_run`
@@ -138,17 +150,29 @@ def write_report(
     plot_curves(run.fitted).savefig(curves, format='png', dpi=110)
     shown, n_wrong = _mistakes(run, mistakes)
     def as_table(df): return dict(columns=list(df.columns), rows=df.to_numpy(object).tolist())
-    tables = [('Common and rare species', 'Means over the species of each band. Head: over 100 training photos; mid: 20 to 100; tail: under 20.', as_table(s.bands.reset_index())),
-              ('Species', 'The weakest first, with the 95% Wilson interval of recall.', as_table(s.species.reset_index())),
-              ('Worst pairs', 'Which species is taken for which; share is of the species’ test photos.', as_table(s.confusions)),
-              ('The collection', 'Flagged photos took no part; none was deleted.', as_table(summarize_manifest(run.manifest)))]
-    figures = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', s.photos), ('species', len(s.species)),
+    counts = count_species(run.manifest)
+    untested = counts[(counts.test == 0)].reset_index()[['species', 'photos', 'flagged', 'train']]
+    tables = [('Common and rare species',
+               'Means over the species of each band. Head: over 100 training photos; mid: 20 to 100; tail: under 20.',
+               as_table(s.bands.reset_index())),
+              ('Species', 'The weakest first, with the 95% Wilson interval of recall.',
+               as_table(s.species.reset_index())),
+              ('Worst pairs', 'Which species is taken for which; share is of the species’ test photos.',
+               as_table(s.confusions)),
+              ('The collection', 'Flagged photos took no part; none was deleted.',
+               as_table(summarize_manifest(run.manifest)))]
+    if len(untested):
+        tables.insert(2, ('Not tested', 'Species without a test photo: nothing is known of how well they are named.',
+                          as_table(untested)))
+    figures = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', s.photos),
+               ('species', len(s.species)),
                ('always the most common', f'{s.chance:.3f}')]
     lead = (f"Judged on {s.photos} photos that took no part in training. Accuracy is the share of photos named rightly; "
             "macro-F1 gives every species the same weight.")
     html = Environment(autoescape=True).from_string(_TEMPLATE).render(
-        title=f"snakeid run {run.folder.resolve().name}", lead=lead, figures=figures, curves=_encode(curves.getvalue()), lr=run.fitted.lr,
+        title=f"snakeid run {run.folder.resolve().name}", lead=lead, figures=figures,
+        curves=_encode(curves.getvalue()), lr=run.fitted.lr,
         kept=run.fitted.best_epoch+1, tables=tables, mistakes=shown, n_wrong=n_wrong,
-        settings=[(k, v) for k, v in run.info.items() if not isinstance(v, dict)] + [(f'{k}: {a}', b) for k, v in run.info.items() if isinstance(v, dict) for a, b in v.items()])
+        settings=_flat(run.info))
     with write_whole(file) as tmp: tmp.write_text(html, encoding='utf-8')
     return file

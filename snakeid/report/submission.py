@@ -26,9 +26,13 @@ def write_submission(
     known = [c[2:] for c in predictions if c.startswith('p:')]
     if not known: raise SnakeidError("the predictions hold no probabilities: predict with probabilities=True")
     species = list(species or known)
-    if extra := sorted(set(known) - set(species)): raise SnakeidError(f"the challenge's list lacks {some_of(extra)}, which the model names")
+    if extra := sorted(set(known) - set(species)):
+        raise SnakeidError(f"the challenge's list lacks {some_of(extra)}, which the model names")
+    if len(species)*100 > 10**digits:
+        raise SnakeidError(f"{len(species)} species need more than {digits} decimal places: give more digits")
     twice = predictions.photo_id[predictions.photo_id.duplicated()]
-    if len(twice): raise SnakeidError(f"a submission has one row a photo, but {some_of(twice)} stand more than once")
+    if len(twice): raise SnakeidError(f"a submission has one row a photo, but {some_of(twice)} stand more than once: "
+                                   "give each photo a name of its own")
     probs = predictions.reindex(columns=[f'p:{s}' for s in species], fill_value=0.).to_numpy(float).copy()
     unread = np.isnan(probs).any(1)
     probs[unread] = 1/len(species)                       # an unreadable photo must have a row: no species is favoured

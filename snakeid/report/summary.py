@@ -28,7 +28,8 @@ def join_truth(
     judged = part[['photo_id', 'species']].rename(columns=dict(species='truth')).merge(
         predictions.assign(photo_id=predictions.photo_id.astype(str)), on='photo_id', how='left', indicator=True)
     lost = (judged._merge == 'left_only').sum()
-    if lost: raise SnakeidError(f"{lost} of {len(part)} photos have no prediction: predict the whole part that is judged")
+    if lost:
+        raise SnakeidError(f"{lost} of {len(part)} photos have no prediction: predict the whole part that is judged")
     return judged.drop(columns='_merge')
 
 # %% ../../nbs/api/50_report.summary.ipynb #c6bc8dbc
@@ -49,7 +50,8 @@ class Summary:
 
     def figures(self)->dict: # photos, species, accuracy, macro_f1, chance
         "The single numbers, for JSON"
-        return dict(photos=self.photos, species=len(self.species), accuracy=self.accuracy, macro_f1=self.macro_f1, chance=self.chance)
+        return dict(photos=self.photos, species=len(self.species), accuracy=self.accuracy, macro_f1=self.macro_f1,
+                    chance=self.chance)
 
 def summarize_predictions(
     predictions:pd.DataFrame, # Predictions table
@@ -63,7 +65,9 @@ def summarize_predictions(
     table = score_species(judged.truth, named)
     table.insert(0, 'train', counts.train.reindex(table.index))
     table.insert(1, 'band', counts.band.reindex(table.index))
-    bands = table.groupby('band').agg(species=('f1', 'size'), photos=('support', 'sum'), recall=('recall', 'mean'), f1=('f1', 'mean'))
+    bands = table.groupby('band').agg(species=('f1', 'size'), photos=('support', 'sum'), recall=('recall', 'mean'),
+                                      f1=('f1', 'mean'))
     return Summary(len(judged), score_accuracy(judged.truth, named), score_macro_f1(judged.truth, named),
                    float((judged.truth == counts.index[0]).mean()), table.sort_values(['f1', 'support']),
-                   bands.reindex([b for b in ('head', 'mid', 'tail') if b in bands.index]), find_confusions(judged.truth, named))
+                   bands.reindex([b for b in ('head', 'mid', 'tail') if b in bands.index]),
+                   find_confusions(judged.truth, named))

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..core import SnakeidError, check_writable
 from .scene import (BACKGROUNDS, cast_shade, draw_ground, grow_blades, lay_over, scatter_things,
     stamp_photo, take_photo)
 from .snake import draw_snake
@@ -29,7 +30,7 @@ def _find_species(species):
     "A `Species` from itself or its name"
     if isinstance(species, Species): return species
     found = [s for s in SPECIES if s.name == species]
-    if not found: raise ValueError(f"no species {species!r}: give a `Species` or a name such as {SPECIES[0].name!r}")
+    if not found: raise SnakeidError(f"no species {species!r}: give a `Species` or a name such as {SPECIES[0].name!r}")
     return found[0]
 
 def draw_photo(
@@ -47,7 +48,7 @@ def draw_photo(
 )->Image.Image: # RGB, `size` x `size`
     "Draw one photo of a snake, or of the place without it"
     if species is not None: species = _find_species(species)
-    if size < 32: raise ValueError(f"size is {size} px: give 32 or more")
+    if size < 32: raise SnakeidError(f"size is {size} px: give 32 or more")
     ground_rng,snake_rng,front_rng,lens_rng = np.random.default_rng(seed).spawn(4)
     drawn_background,drawn_young = str(ground_rng.choice(BACKGROUNDS)),snake_rng.random() < .3
     background,young = background or drawn_background,drawn_young if young is None else young
@@ -79,7 +80,7 @@ def draw_page(
     cell:int=112, # Side of each, px
 )->Image.Image: # RGB
     "Lay pictures out on one page"
-    if not len(pictures): raise ValueError("no pictures to lay out: give at least one")
+    if not len(pictures): raise SnakeidError("no pictures to lay out: give at least one")
     page = Image.new('RGB', (columns*cell, cell*-(-len(pictures)//columns)), 'white')
     for i,picture in enumerate(pictures):
         if not isinstance(picture, Image.Image):
@@ -97,7 +98,7 @@ def count_photos(
     fewest:int=12, # No species has fewer, where `n` allows
 )->np.ndarray: # (species,) int: falling, of sum `n`
     "Share `n` photos among species with a long tail"
-    if tail < 1: raise ValueError(f"tail is {tail}: give 1 (all equal) or more")
+    if tail < 1: raise SnakeidError(f"tail is {tail}: give 1 (all equal) or more")
     fewest = min(fewest, n//species)
     exact = tail**(-np.arange(species)/max(species-1, 1))
     exact = exact/exact.sum()*n
@@ -148,7 +149,7 @@ def _plan(request):
         round(n*request[key]) for key in ('duplicates', 'no_snake', 'broken', 'mislabelled', 'empty'))
     if not request['camera_trap']: empty = 0
     snakes = n-copies-none-empty
-    if snakes <= broken+wrong: raise ValueError(f"n is {n}: too few for these shares of defects, ask for more photos")
+    if snakes <= broken+wrong: raise SnakeidError(f"n is {n}: too few for these shares of defects, ask for more photos")
     counts = count_photos(snakes, len(names), tail=request['tail'], fewest=request['fewest'])
     rows = _plan_scenes(rng, [*zip(names, counts.tolist()), ('empty', empty), ('', none)], request['locations'])
     for row in rows:
@@ -222,33 +223,33 @@ _COLUMNS = ('photo_id', 'path', 'species', 'country', 'continent', 'location', '
 def _check(request):
     "Refuse a request that cannot be drawn"
     for key,low in (('n', 1), ('seed', 0), ('size', 32), ('fewest', 0), ('locations', 0)):
-        if request[key] < low: raise ValueError(f"{key} is {request[key]}: give {low} or more")
-    if not request['species']: raise ValueError(f"no species: give 1 to {len(SPECIES)}, or names")
+        if request[key] < low: raise SnakeidError(f"{key} is {request[key]}: give {low} or more")
+    if not request['species']: raise SnakeidError(f"no species: give 1 to {len(SPECIES)}, or names")
     if len(set(request['species'])) < len(request['species']):
-        raise ValueError("a species is named twice: name each once")
+        raise SnakeidError("a species is named twice: name each once")
     shares = {key: request[key] for key in ('broken', 'duplicates', 'no_snake', 'mislabelled', 'empty')}
     for key,value in shares.items():
-        if not 0 <= value <= 1: raise ValueError(f"{key} is {value}: give a share of the photos, 0 to 1")
+        if not 0 <= value <= 1: raise SnakeidError(f"{key} is {value}: give a share of the photos, 0 to 1")
     if not request['camera_trap']: shares['empty'] = 0
     total = sum(shares.values())
-    if total > .95: raise ValueError(f"{total:.0%} of the photos would have a defect or be empty: leave 5% sound")
+    if total > .95: raise SnakeidError(f"{total:.0%} of the photos would have a defect or be empty: leave 5% sound")
     if request['mislabelled'] and len(request['species']) < 2:
-        raise ValueError("one species cannot be mislabelled: give two")
+        raise SnakeidError("one species cannot be mislabelled: give two")
     if request['camera_trap'] and not request['locations']:
-        raise ValueError("a camera trap stands somewhere: give `locations`")
-    if request['tail'] < 1: raise ValueError(f"tail is {request['tail']}: give 1 (all equal) or more")
+        raise SnakeidError("a camera trap stands somewhere: give `locations`")
+    if request['tail'] < 1: raise SnakeidError(f"tail is {request['tail']}: give 1 (all equal) or more")
 
 def _look(folder, request):
     "What the folder holds: 'nothing', 'part' or 'all' of the request"
-    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder.name!r} is a file: give a folder")
+    if folder.exists() and not folder.is_dir(): raise SnakeidError(f"{folder.name!r} is a file: give a folder")
     if not folder.exists() or not {p.name for p in folder.iterdir()}-{'request.begun.json.part'}: return 'nothing'
     for name,state in (('request.json', 'all'), ('request.begun.json', 'part')):
         if not (folder/name).exists(): continue
         try: found = json.loads((folder/name).read_text())
         except ValueError: found = None
         if found == request: return state
-        raise ValueError(f"folder {folder.name!r} holds another drawn collection: give another folder")
-    raise ValueError(f"folder {folder.name!r} holds files that are no drawn collection: give an empty folder")
+        raise SnakeidError(f"folder {folder.name!r} holds another drawn collection: give another folder")
+    raise SnakeidError(f"folder {folder.name!r} holds files that are no drawn collection: give an empty folder")
 
 def _read(folder):
     "Read a drawn collection's manifest; None where something is missing"
@@ -281,7 +282,7 @@ def draw_collection(
     "Draw a collection of snake photos, with labels, faults and the truth about them"
     if isinstance(species, int):
         if not 1 <= species <= len(SPECIES):
-            raise ValueError(f"{species} species asked for: give 1 to {len(SPECIES)}, or names")
+            raise SnakeidError(f"{species} species asked for: give 1 to {len(SPECIES)}, or names")
         species = SPECIES[:species]
     names = [_find_species(s).name for s in species]
     request = dict(drawing=DRAWING, n=int(n), seed=int(seed), size=int(size), species=names, tail=float(tail),
@@ -290,7 +291,7 @@ def draw_collection(
     _check(request)
     folder,rows = Path(folder),_plan(request)
     if _look(folder, request) == 'all' and (manifest := _read(folder)) is not None: return manifest
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     _replace(folder/'request.begun.json', json.dumps(request, indent=1).encode())
     (folder/'images').mkdir(exist_ok=True)
     jobs = [(str(folder/'images'), rows[i:i+16], size, camera_trap) for i in range(0, n, 16)]

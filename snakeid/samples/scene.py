@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
+from ..core import SnakeidError
+
 # %% ../../nbs/api/27_samples.scene.ipynb #909c03d9
 def _clouds(rng, size, first=4, octaves=5):
     "Fractal noise: (size, size) float32 around 0, made of `octaves` grids from `first` cells on"
@@ -193,8 +195,8 @@ def draw_ground(
 )->Ground: # The picture, and what lies over the animal
     "Draw a square of ground seen from above"
     if background not in BACKGROUNDS:
-        raise ValueError(f"no background {background!r}: choose one of {', '.join(BACKGROUNDS)}")
-    if size < 32: raise ValueError(f"size is {size} px: give 32 or more")
+        raise SnakeidError(f"no background {background!r}: choose one of {', '.join(BACKGROUNDS)}")
+    if size < 32: raise SnakeidError(f"size is {size} px: give 32 or more")
     rng = np.random.default_rng(seed)
     if background == 'hand': picture,front = _draw_hand(rng, size, centre)
     else: picture,front = _GROUNDS[background](rng, size),None
@@ -247,7 +249,7 @@ def grow_blades(
     share:float=.4, # How much is hidden: 0 nothing, 1 a thicket
 )->np.ndarray: # (n, n, 3) float32: the picture behind blades of grass
     "Let grass grow between the snake and the lens"
-    if not 0 <= share <= 1: raise ValueError(f"share is {share}: give 0 (nothing hidden) to 1 (a thicket)")
+    if not 0 <= share <= 1: raise SnakeidError(f"share is {share}: give 0 (nothing hidden) to 1 (a thicket)")
     rng = np.random.default_rng(seed)
     image = _to_image(picture)
     left = rng.uniform(-.1, .5)
@@ -260,7 +262,7 @@ def cast_shade(
     depth:float=.45, # How dark the shade is: 0 no shade, 1 black
 )->np.ndarray: # (n, n, 3) float32: the picture in dappled light
     "Cast the soft shade of a tree"
-    if not 0 <= depth <= 1: raise ValueError(f"depth is {depth}: give 0 (no shade) to 1 (black)")
+    if not 0 <= depth <= 1: raise SnakeidError(f"depth is {depth}: give 0 (no shade) to 1 (black)")
     sun = np.clip(.55+.42*_clouds(np.random.default_rng(seed), len(picture), 3, 3), 0, 1)
     return picture*(1-depth*(1-sun*sun*(3-2*sun)))[...,None]
 
@@ -274,7 +276,7 @@ def take_photo(
     night:bool=False, # By infrared flash, in grey
 )->Image.Image: # RGB
     "Take a photo of the drawn scene, with the faults of a camera"
-    if size < 32: raise ValueError(f"size is {size} px: give 32 or more")
+    if size < 32: raise SnakeidError(f"size is {size} px: give 32 or more")
     rng = np.random.default_rng(seed)
     out_of_focus = rng.uniform(.0025, .0065) if rng.random() < .16 else 0.
     blur = out_of_focus if blur is None else blur

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from ..core import SnakeidError
 from .species import HEADS, Species, find_neck, measure_radius, paint_skin, smooth_step
 
 # %% ../../nbs/api/26_samples.snake.ipynb #103d1393
@@ -38,7 +39,7 @@ def draw_centre_line(
 )->np.ndarray: # (points, 2) float32: x and y from the tail to the snout, in body lengths, the middle at (0, 0)
     "Draw the line a snake's body follows on flat ground, of length 1"
     if posture not in (None, *POSTURES):
-        raise ValueError(f"no posture {posture!r}: choose one of {', '.join(POSTURES)}")
+        raise SnakeidError(f"no posture {posture!r}: choose one of {', '.join(POSTURES)}")
     rng = np.random.default_rng(seed)
     s = np.linspace(0, 1, points)
     kind = posture or str(rng.choice(POSTURES, p=(.38,.26,.18,.18)))
@@ -195,8 +196,8 @@ def draw_snake(
 )->np.ndarray: # (n, n, 3) float32: the ground with the snake on it
     "Paint one snake on a picture of the ground"
     if ground.ndim != 3 or ground.shape[2] != 3 or ground.shape[0] != ground.shape[1]:
-        raise ValueError(f"the ground has shape {ground.shape}: give a square colour picture (n, n, 3)")
-    if not .05 <= distance <= 1: raise ValueError(f"distance is {distance}: give 0.05 (far) to 1 (near)")
+        raise SnakeidError(f"the ground has shape {ground.shape}: give a square colour picture (n, n, 3)")
+    if not .05 <= distance <= 1: raise SnakeidError(f"distance is {distance}: give 0.05 (far) to 1 (near)")
     size = len(ground)
     pose_rng,skin_rng,light_rng = np.random.default_rng(seed).spawn(3)
     line = draw_centre_line(pose_rng, species.girth, posture=posture, crawl=crawl)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core import SnakeidError
+
 # %% ../../nbs/api/25_samples.species.ipynb #da56f48d
 class Head(NamedTuple):
     "A head seen from above"
@@ -51,10 +53,10 @@ class Species:
 
     def __post_init__(self):
         for pattern in (self.pattern, self.young_pattern or self.pattern):
-            if pattern not in PATTERNS: raise ValueError(f"no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
-        if self.head not in HEADS: raise ValueError(f"no head {self.head!r}: choose one of {', '.join(HEADS)}")
+            if pattern not in PATTERNS: raise SnakeidError(f"no pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
+        if self.head not in HEADS: raise SnakeidError(f"no head {self.head!r}: choose one of {', '.join(HEADS)}")
         if self.pattern == 'rings' and len(self.rings) != len(self.colours):
-            raise ValueError(f"{len(self.colours)} ring colours but {len(self.rings)} ring ends: give one end a colour")
+            raise SnakeidError(f"{len(self.colours)} ring colours but {len(self.rings)} ring ends: give one end a colour")
 
 # %% ../../nbs/api/25_samples.species.ipynb #e5888701
 SPECIES = (

@@ -9,7 +9,7 @@ __all__ = ['KeepBest', 'KeepStatistics', 'clock', 'PrintProgress']
 import sys
 import time
 
-import torch
+import numpy as np
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from torch import nn
@@ -19,9 +19,9 @@ class KeepBest(TrackerCallback):
     "End the fit with the weights of the epoch whose `monitor` was best"
     order = 61 # After the recorder has the epoch's values
     def __init__(self,
-        monitor:str='valid_loss', # A name in `learn.recorder.metric_names`
+        monitor:str='valid_loss', # A name in `learn.recorder.metric_names`; of two equal epochs the later is kept
     ):
-        super().__init__(monitor=monitor)
+        super().__init__(monitor=monitor, comp=np.less_equal if 'loss' in monitor else np.greater_equal)
         self.best_epoch, self.state, self.trained = None, None, False
 
     def before_train(self):

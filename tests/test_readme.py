@@ -1,0 +1,32 @@
+"The figures that the README shows are those that the benchmark wrote"
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = ('plain', 'majority vote of 4 views', 'mean of 4 views', 'frozen features, logistic regression')
+
+
+def shown_rows():
+    "Backbone and cells of each row of the README's table of figures"
+    rows = re.findall(r'^\| `(\w+)`.*$', (ROOT/'README.md').read_text(encoding='utf-8'), re.M)
+    lines = re.findall(r'^\| `\w+`.*$', (ROOT/'README.md').read_text(encoding='utf-8'), re.M)
+    return [(arch, [c.strip() for c in line.strip('|').split('|')][1:]) for arch, line in zip(rows, lines)]
+
+
+def test_the_readme_has_the_table():
+    assert {arch for arch, _ in shown_rows()} == {'tf_efficientnet_lite0', 'squeezenet1_0'}
+
+
+@pytest.mark.parametrize('arch', ['tf_efficientnet_lite0', 'squeezenet1_0'])
+def test_the_table_shows_what_was_measured(arch):
+    cells = dict(shown_rows())[arch]
+    results = pd.read_csv(ROOT/'benchmarks'/'results'/'main_job.csv')
+    results = results[results.case.str.startswith(f'{arch}, seed ')]
+    for cell, name in zip(cells, COLUMNS):
+        measured = results[results.case.str.endswith(f', {name}')].groupby('metric').ours.mean()
+        assert cell.strip('*') == f"{measured['accuracy']:.3f} / {measured['macro_f1']:.3f}", name
+    minutes = results[results.unit == 'minutes'].ours
+    assert cells[len(COLUMNS)] == f"{minutes.mean():.0f} min × {len(minutes)}"
