@@ -27,3 +27,6 @@ from .predict.batch import *  # noqa: F403
 from .report.summary import *  # noqa: F403
 from .report.submission import *  # noqa: F403
 from .report.page import *  # noqa: F403
+
+# %% ../nbs/api/90_all.ipynb #de8bccc3
+__all__ = [name for name in dir() if not name.startswith('_')]  # the one that nbdev makes lists only names defined here

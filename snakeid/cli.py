@@ -59,16 +59,16 @@ class Counter:
     def __init__(self,
         title:str, # What is counted
     ):
-        self.title, self.start, self.shown, self.live = title, time.perf_counter(), -1, sys.stdout.isatty()
+        self.title, self.start, self.live = title, time.perf_counter(), sys.stdout.isatty()
+        self.shown = self.start
 
     def __call__(self,
         done:int, # Finished
         total:int, # In all
     ):
-        tenth = done*10//max(total, 1)
-        if not (self.live or tenth > self.shown or done == total): return
-        self.shown = tenth
-        seconds = time.perf_counter()-self.start
+        now = time.perf_counter()
+        if done < total and now - self.shown < (.1 if self.live else 5): return
+        self.shown, seconds = now, now-self.start
         rate = done/max(seconds, 1e-9)
         left = f'{(total-done)/max(rate, 1e-9):.0f} s left' if done < total else f'{seconds:.0f} s'
         print(f'{chr(13) if self.live else ""}  {self.title}: {done} of {total}  {rate:.0f} a second  {left}      ',
@@ -124,9 +124,11 @@ def train_run(
     dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs,
                            min_scale=recipe.min_scale, light=recipe.light)
     learn = make_learner(dls, arch, weights, recipe, seed=seed)
-    print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers"
-          + ('' if recipe.lr else '; first lr_find'), flush=True)
-    with learn.no_bar(), learn.no_logging(): fitted = fit_species(learn, recipe, seed=seed, cbs=[PrintProgress()])
+    print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers",
+          flush=True)
+    def tell(text): print(f'  {text}', flush=True)
+    with learn.no_bar(), learn.no_logging():
+        fitted = fit_species(learn, recipe, seed=seed, cbs=[PrintProgress()], tell=tell)
     trained = time.perf_counter()-start
     bundle = make_bundle(learn, recipe.size, source=source, arch=arch)
     write_bundle(bundle, out/'bundle')
@@ -149,7 +151,7 @@ def _train(args:argparse.Namespace):
     from snakeid.data.manifest import read_aicrowd, read_folders
     from snakeid.train.fit import Recipe
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
-    if args.size and not args.train_size: chosen['train_size'] = args.size
+    if args.size is not None and args.train_size is None: chosen['train_size'] = args.size
     manifest = read_aicrowd(args.labels, args.images) if args.labels else read_folders(args.images)
     out = Path(args.out) if args.out else _next_free(Path('runs'))
     print(f"Training {out} from {len(manifest)} rows", flush=True)
@@ -170,9 +172,9 @@ def _demo(args:argparse.Namespace):
         print(f"The demo has run before: {run.summary()}\n  report in {out/'report.html'}; another one with --out FOLDER")
         return
     photos = out.parent/f'{out.name}-photos'
-    check_writable(out)
     print(f"Drawing 1,000 snakes into {photos} (under a minute, 20 MB), then training on them (under 10 minutes on two cores)", flush=True)
     draw_collection(photos, n=1000, seed=args.seed, broken=.01, progress=Counter('photos drawn'))
+    check_writable(out)
     manifest = read_aicrowd(photos/'train_labels.csv', photos/'images')
     recipe = Recipe(frozen_epochs=3, epochs=8, size=192, train_size=160)
     train_run(manifest, out, recipe=recipe, seed=args.seed, source='drawn snakes')
@@ -224,7 +226,8 @@ def main(
         return 130
     except OSError as e:
         if e.filename is None: raise
-        print(f'snakeid: cannot use {e.filename} ({e.strerror}): check that it is there and that you may read and write it', file=sys.stderr)
+        print(f'snakeid: cannot use {e.filename} ({e.strerror}): check that it is there and that you may read and '
+              'write it', file=sys.stderr)
         return 2
     except ValueError as e:
         from snakeid.core import SnakeidError

@@ -99,7 +99,7 @@ def test_train_reads_folders(tiny, call, tmp_path, monkeypatch):
         (tmp_path/row.scientific_name/row.filename).write_bytes((tiny.images/row.filename).read_bytes())
     assert call('train', '--images', tmp_path, '--size', 112, '--seed', 7, '--beta', 1, '--bs', 8).status == 0
     assert len(seen['manifest']) == 36 and seen['manifest'].species.nunique() == 3 and seen['seed'] == 7
-    assert (seen['recipe'].size, seen['recipe'].train_size, seen['recipe'].beta, seen['recipe'].bs) == (112, 96, 1, 8)
+    assert (seen['recipe'].size, seen['recipe'].train_size, seen['recipe'].beta, seen['recipe'].bs) == (112, 112, 1, 8)
 
 
 # ---- identify ----
@@ -227,7 +227,7 @@ def test_demo_trains_once(call, tmp_path, monkeypatch, trained):
     drawn, calls = [], []
     monkeypatch.setattr('snakeid.samples.collection.draw_collection', lambda folder, **kwargs: drawn.append(folder))
     monkeypatch.setattr('snakeid.data.manifest.read_aicrowd', lambda labels, images: 'manifest')
-    def train_run(manifest, out, **kwargs): calls.append(out), shutil.copytree(trained.run, out)
+    def train_run(manifest, out, **kwargs): calls.append(out), shutil.copytree(trained.run, out, dirs_exist_ok=True)
     monkeypatch.setattr('snakeid.cli.train_run', train_run)
     for _ in range(2): done = call('demo', '--out', tmp_path/'demo')
     assert drawn == [tmp_path/'demo-photos'] and calls == [tmp_path/'demo'] and 'run before' in done.out

@@ -27,7 +27,7 @@ def check_manifest(
     manifest = manifest.reset_index(drop=True)
     if 'photo_id' not in manifest: manifest.insert(0, 'photo_id', [Path(p).stem for p in manifest.path])
     if 'flag' not in manifest: manifest['flag'] = ''
-    manifest['flag'] = manifest.flag.fillna('')
+    manifest['flag'] = manifest.flag.astype(object).where(manifest.flag.notna(), '')
     manifest['photo_id'] = manifest.photo_id.astype(str)
     twice = manifest.photo_id[manifest.photo_id.duplicated()].unique()
     if len(twice): raise SnakeidError(f"photo_id must be unique, but {some_of(twice)} stand more than once")
@@ -180,4 +180,4 @@ def summarize_manifest(
         rows += [(f'{s} photos', int((manifest.split == s).sum())) for s in ('train', 'valid', 'test')]
     reasons = manifest.flag[manifest.flag != ''].str.split('; ').explode().str.split(':').str[0]
     rows += [(f'flagged: {r}', int(n)) for r, n in reasons.value_counts().items()]
-    return pd.DataFrame(rows, columns=['figure', 'value']).astype(dict(value=object))
+    return pd.DataFrame(dict(figure=[f for f, _ in rows], value=pd.Series([v for _, v in rows], dtype=object)))  # counts stay whole

@@ -65,7 +65,7 @@ def read_run(
         raise SnakeidError(f"{folder} holds no finished run (no run.json): {why}; give the folder of a finished run, or train it")
     try:
         info = json.loads((folder/'run.json').read_text(encoding='utf-8'))
-        manifest, history, predictions = (pd.read_csv(folder/f'{n}.csv', dtype=dict(photo_id=str),
+        manifest, history, predictions = (pd.read_csv(folder/f'{n}.csv', dtype=dict(photo_id=str, flag=str),
                                                       keep_default_na=False, na_values=['']) for n in ('manifest', 'history', 'predictions'))
         fitted = Fitted(history, info['lr'], info['best_epoch'])
         for name, table, column in (('manifest', manifest, 'flag'), ('history', history, 'macro_f1'), ('predictions', predictions, 'flag')):

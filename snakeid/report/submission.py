@@ -28,7 +28,7 @@ def write_submission(
     species = list(species or known)
     if extra := sorted(set(known) - set(species)):
         raise SnakeidError(f"the challenge's list lacks {some_of(extra)}, which the model names")
-    if len(species)*100 > 10**digits:
+    if len(species)*10 > 10**digits:
         raise SnakeidError(f"{len(species)} species need more than {digits} decimal places: give more digits")
     twice = predictions.photo_id[predictions.photo_id.duplicated()]
     if len(twice): raise SnakeidError(f"a submission has one row a photo, but {some_of(twice)} stand more than once: "

@@ -19,9 +19,9 @@ class KeepBest(TrackerCallback):
     "End the fit with the weights of the epoch whose `monitor` was best"
     order = 61 # After the recorder has the epoch's values
     def __init__(self,
-        monitor:str='valid_loss', # A name in `learn.recorder.metric_names`; of two equal epochs the later is kept
+        monitor:str='valid_loss', # A name in `learn.recorder.metric_names`; of epochs with the same score the last is kept
     ):
-        super().__init__(monitor=monitor, comp=np.less_equal if 'loss' in monitor else np.greater_equal)
+        super().__init__(monitor=monitor, comp=np.less if 'loss' in monitor else np.greater_equal)
         self.best_epoch, self.state, self.trained = None, None, False
 
     def before_train(self):

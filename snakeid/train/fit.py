@@ -12,6 +12,7 @@ import random
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,14 @@ def make_learner(
     cbs = [ChannelsLast(), *([KeepStatistics()] if spec.pretrained else []),
            *([MixedPrecision()] if dls.device.type == 'cuda' else [])]
     learn = vision_learner(dls, builder, normalize=False, pretrained=spec.pretrained, custom_head=head, init=None,
-                           splitter=lambda model: split_body(model, recipe.n_groups),
+                           splitter=partial(split_body, n_groups=recipe.n_groups),
                            loss_func=CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing), opt_func=Adam,
                            wd=recipe.wd,
                            train_bn=False, metrics=[accuracy, F1Score(average='macro')], cbs=cbs,
                            path=Path(path))
     learn.model[0] = body
     learn.metrics[1].name = 'macro_f1'
-    learn.body_spec = spec
+    learn.arch, learn.body_spec = spec.arch, spec        # a name in place of the builder, so that learn.export works
     return learn
 
 def seed_everything(
@@ -180,6 +181,7 @@ def fit_species(
     *,
     seed:int=0, # Draws photos, crops and dropout
     cbs:list[Callback]|None=None, # More callbacks for both stages
+    tell:Callable[[str],None]=lambda text: None, # Called with a line of text as each step begins or ends; `print` shows them
 )->Fitted: # History, rate and the epoch that was kept; `learn.model` holds the best weights
     "`lr_find`, then frozen epochs for the head, then all layers at discriminative rates; keep the best weights"
     if not recipe.epochs and not learn.body_spec.pretrained:
@@ -187,8 +189,12 @@ def fit_species(
     seed_everything(seed)
     learn.dls.train.rng.seed(seed)
     pretrained = learn.body_spec.pretrained
-    if recipe.warm_head and pretrained: warm_head(learn)
+    if recipe.warm_head and pretrained:
+        tell('fitting a first head to the frozen features')
+        tell(f'a first head names {warm_head(learn):.0%} of the validation photos')
+    if recipe.lr is None: tell('looking for a learning rate')
     lr = find_rate(learn) if recipe.lr is None else recipe.lr
+    tell(f'highest learning rate {lr:.2g}')
     seed_everything(seed)                                # lr_find ends after as many draws as it likes
     parts, best = [], KeepBest('macro_f1')
     if recipe.frozen_epochs and pretrained:
