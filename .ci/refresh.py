@@ -4,6 +4,8 @@ Cells that `nbdev_test` skips (`#| eval: false`, and those with a flag of `tst_f
 `--flags slow` runs those too. A notebook that fails is left as it was.
 """
 import argparse
+import base64
+import io
 import os
 import re
 import subprocess
@@ -14,10 +16,28 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from PIL import Image
 
 from notebooks import ROOT, find_notebooks, is_skipped, skip_flags
 
 SKIP = 'skip-execution'
+
+
+PHOTOGRAPHIC = 60_000 # Characters of a PNG from which on it shows photos, which JPEG keeps in a tenth of the space
+
+
+def slim_picture(
+    data:dict, # An output's pictures and texts by type; changed in place
+):
+    "Keep one picture, and a large one as JPEG"
+    png = data.get('image/png')
+    if png is None: return
+    if 'image/jpeg' not in data and len(png) > PHOTOGRAPHIC:
+        picture, file = Image.open(io.BytesIO(base64.b64decode(png))).convert('RGBA'), io.BytesIO()
+        picture = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture).convert('RGB')
+        picture.save(file, 'JPEG', quality=70)
+        data['image/jpeg'] = base64.b64encode(file.getvalue()).decode()
+    if 'image/jpeg' in data and len(data['image/jpeg']) < len(png): del data['image/png']
 
 
 def strip_outputs(
@@ -31,6 +51,7 @@ def strip_outputs(
         if html is not None and not re.sub(r'<style.*?</style>', '', html, flags=re.S).strip(): continue
         if html is not None and '<progress' in html and '<table' not in html: continue
         output.pop('transient', None)
+        slim_picture(output.get('data', {}))
         if 'metadata' in output: output.metadata = nbformat.NotebookNode()
         kept.append(output)
     cell.outputs = kept
