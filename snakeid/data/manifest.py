@@ -27,7 +27,7 @@ def check_manifest(
     manifest = manifest.reset_index(drop=True)
     if 'photo_id' not in manifest: manifest.insert(0, 'photo_id', [Path(p).stem for p in manifest.path])
     if 'flag' not in manifest: manifest['flag'] = ''
-    manifest['flag'] = manifest.flag.astype(object).where(manifest.flag.notna(), '')
+    if manifest.flag.isna().any(): manifest['flag'] = manifest.flag.astype(object).where(manifest.flag.notna(), '')
     manifest['photo_id'] = manifest.photo_id.astype(str)
     twice = manifest.photo_id[manifest.photo_id.duplicated()].unique()
     if len(twice): raise SnakeidError(f"photo_id must be unique, but {some_of(twice)} stand more than once")
