@@ -1,4 +1,5 @@
 "The figures that the README shows are those that the benchmark wrote"
+import ast
 import re
 from pathlib import Path
 
@@ -30,3 +31,11 @@ def test_the_table_shows_what_was_measured(arch):
         assert cell.strip('*') == f"{measured['accuracy']:.3f} / {measured['macro_f1']:.3f}", name
     minutes = results[results.unit == 'minutes'].ours
     assert cells[len(COLUMNS)] == f"{minutes.mean():.0f} min × {len(minutes)}"
+
+
+def test_the_program_uses_names_that_are_there():
+    code = re.search(r'```python\n(from snakeid.all.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)[1]
+    lines, names = code.strip().splitlines(), {}
+    exec(lines[0], names)
+    called = {n.func.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert called - {'print'} <= set(names) and len(lines) == 10
