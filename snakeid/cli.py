@@ -80,10 +80,10 @@ def _next_free(folder:Path) -> Path:
     return next(folder/str(i) for i in range(1, 10**6) if not (folder/str(i)).exists())
 
 def train_run(
-    manifest, # Manifest with `species`
+    manifest:object, # Manifest (a pandas DataFrame) with `species`
     out:Path, # The run's folder
     *,
-    recipe, # A `Recipe`
+    recipe:object, # A `Recipe`
     arch:str='tf_efficientnet_lite0', # Any torchvision or timm architecture
     weights:str|None=None, # A weights file; None finds ImageNet weights; 'none' trains from scratch
     seed:int=0, # Draws the split, the photos and the first weights

@@ -9,7 +9,7 @@ __all__ = ['SnakeidError', 'some_of', 'make_rng', 'write_whole', 'check_writable
 import importlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class SnakeidError(ValueError):
 
 # %% ../nbs/api/00_core.ipynb #35c02987
 def some_of(
-    items, # What to name: any iterable
+    items:Iterable, # What to name
     n:int=5, # How many to show
 )->str: # The first `n`, joined by commas, and how many more there are
     "Name the first few `items` in an error message"

@@ -22,16 +22,16 @@ def _checked(truth, predicted) -> tuple[np.ndarray, np.ndarray]:
     return truth, predicted
 
 def score_accuracy(
-    truth, # Species of each photo, [n]
-    predicted, # Species named for each photo, [n]
+    truth:np.ndarray|list, # Species of each photo, [n]
+    predicted:np.ndarray|list, # Species named for each photo, [n]
 )->float: # Share of photos named rightly, 0 to 1
     "Share of photos named rightly"
     truth, predicted = _checked(truth, predicted)
     return float((truth == predicted).mean())
 
 def score_macro_f1(
-    truth, # Species of each photo, [n]
-    predicted, # Species named for each photo, [n]
+    truth:np.ndarray|list, # Species of each photo, [n]
+    predicted:np.ndarray|list, # Species named for each photo, [n]
 )->float: # Mean of the F1 of the species in `truth`, 0 to 1
     "Mean F1 over the species that are in the truth"
     truth, predicted = _checked(truth, predicted)
@@ -45,8 +45,8 @@ def _wilson(hits:np.ndarray, n:np.ndarray, z:float=1.96) -> tuple[np.ndarray, np
     return (mid-half)/(1+z*z/n), (mid+half)/(1+z*z/n)
 
 def score_species(
-    truth, # Species of each photo, [n]
-    predicted, # Species named for each photo, [n]
+    truth:np.ndarray|list, # Species of each photo, [n]
+    predicted:np.ndarray|list, # Species named for each photo, [n]
 )->pd.DataFrame: # One row a species in `truth`: support, recall, recall_low, recall_high, precision, f1
     "Recall with its interval, precision and F1 of each species"
     truth, predicted = _checked(truth, predicted)
@@ -58,8 +58,8 @@ def score_species(
 
 # %% ../nbs/api/05_metrics.ipynb #602992dd
 def find_confusions(
-    truth, # Species of each photo, [n]
-    predicted, # Species named for each photo, [n]
+    truth:np.ndarray|list, # Species of each photo, [n]
+    predicted:np.ndarray|list, # Species named for each photo, [n]
     n:int=10, # Most pairs to list
 )->pd.DataFrame: # Columns species, named, photos, share (of the species' photos); most photos first
     "The pairs of species that are taken for one another most often"

@@ -31,7 +31,7 @@ class Photo(PILImage):
 
     @classmethod
     def create(cls,
-        fn, # A path; anything else that `PILImage.create` takes is passed on
+        fn:object, # A path; anything else that `PILImage.create` takes is passed on
         **kwargs, # Passed on to `PILImage.create`
     )->'Photo': # RGB
         "Open a photo from a path, an array, a tensor or bytes"

@@ -36,8 +36,8 @@ def check_manifest(
 # %% ../../nbs/api/10_data.manifest.ipynb #ebdee7f8
 def add_flag(
     manifest:pd.DataFrame, # One row a photo, with `flag`
-    rows, # Boolean mask or index labels of the rows to flag
-    reason, # A reason, or one for each of the rows
+    rows:pd.Series|list, # Boolean mask or index labels of the rows to flag
+    reason:str|list, # A reason, or one for each of the rows
 )->pd.DataFrame: # A copy with the reasons added
     "Flag `rows` of a manifest with a `reason`, behind any that stand there"
     manifest = manifest.copy()
