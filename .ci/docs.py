@@ -34,7 +34,7 @@ def runs_for_docs(
 
 def take_output_file(
     path:Path, # A notebook that nbdev has prepared; rewritten without the key
-)->str: # The name its page should have, such as 'data.clean.html' for '12_data.clean.ipynb'
+)->str: # The name its page should have, such as 'data.clean.html' for '15_data.clean.ipynb'
     "Take the page's name out of the front matter that nbdev writes into the first cell"
     nb = read_notebook(path)
     pattern = r'^output-file:\s*(\S+)\n?'

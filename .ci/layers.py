@@ -37,7 +37,7 @@ def floor_of(
 
 def notebook_numbers(
     root:Path, # Top of the checkout
-)->dict[str, int]: # Number of the notebook that makes each module, such as {'data.clean': 12}
+)->dict[str, int]: # Number of the notebook that makes each module, such as {'data.clean': 15}
     "Read which notebook makes which module"
     numbers = {}
     for path in sorted((root/'nbs'/'api').glob('*.ipynb')):

@@ -46,7 +46,7 @@ def test_every_room_stands_on_one_floor(layers):
 def test_downward_imports_are_fine(plant):
     found = plant(**{
         '00_core': 'import numpy', '10_data.manifest': 'from ..core import set_seed',
-        '12_data.clean': 'from .manifest import read_manifest\nimport snakeid.core',
+        '15_data.clean': 'from .manifest import read_manifest\nimport snakeid.core',
         '40_train.recipes': 'from ..data import clean, manifest\nfrom snakeid.data.clean import flag_broken',
         '90_cli': 'import argparse\ndef main():\n    from .train.recipes import fit',
         '99_all': 'from .cli import *\nfrom .core import *'})
@@ -80,14 +80,14 @@ def test_import_of_a_missing_room(plant):
 
 
 def test_order_inside_a_package(plant):
-    found = plant(**{'10_data.manifest': 'from .clean import x', '12_data.clean': ''})
-    assert len(found) == 1 and 'number 12, not below 10' in found[0]
-    found = plant(**{'12_data.twin': 'from .clean import x', '10_data.manifest': ''})
-    assert len(found) == 1 and 'number 12, not below 12' in found[0]
+    found = plant(**{'10_data.manifest': 'from .clean import x', '15_data.clean': ''})
+    assert len(found) == 1 and 'number 15, not below 10' in found[0]
+    found = plant(**{'15_data.twin': 'from .clean import x', '10_data.manifest': ''})
+    assert len(found) == 1 and 'number 15, not below 15' in found[0]
 
 
 def test_module_without_a_notebook(plant):
-    found = plant(**{'_data.stray': '', '12_data.clean': 'from .stray import x'})
+    found = plant(**{'_data.stray': '', '15_data.clean': 'from .stray import x'})
     assert len(found) == 1 and 'no numbered notebook in nbs/api makes data.stray' in found[0]
 
 
