@@ -42,7 +42,8 @@ def audit_leaks(
         numbers, names = number_names(placed[column])
         named = numbers >= 0
         place = pd.Categorical(placed[side][named], categories=sides).codes
-        counts = np.bincount(numbers[named]*len(sides) + place, minlength=len(names)*len(sides)).reshape(len(names), -1)
+        counts = np.bincount(numbers[named]*len(sides) + place, minlength=len(names)*len(sides))
+        counts = counts.reshape(len(names), len(sides))
         for i in np.flatnonzero((counts > 0).sum(1) > 1):
             stands = ', '.join(str(s) for s, n in zip(sides, counts[i]) if n)
             found.append((column, names[i], stands, *counts[i].tolist()))
@@ -97,7 +98,7 @@ def compare_sides(
     placed = manifest[(manifest.flag == '') & manifest.species.notna()]
     table = pd.DataFrame(dict(species=manifest.species[manifest.species.notna()]))
     for side in ('train', 'valid', 'test'):
-        table[side] = (placed.split == side).reindex(table.index, fill_value=False).astype(int)
+        table[side] = placed.split.isin([side]).reindex(table.index, fill_value=False).astype(int)
     table = table.groupby('species', observed=True).sum()
     trained, judged = table.train > 0, table.valid + table.test > 0
     notes = ['', 'never trained', 'never judged']

@@ -102,10 +102,10 @@ def _check_groups(free:int, needed:int, what:str, columns:list, stratify:bool):
     found = f"there {'is' if one else 'are'} {free} {'group' if columns else 'photo'}{'' if one else 's'}"
     if columns: found += f" of photos by {some_of(columns)}"
     if stratify: found += f" with a species that stands in another {'group' if columns else 'photo'} too"
-    mend = ['ask for fewer']
+    mend = [f'ask for fewer {what}']
     if columns: mend += ['group by other columns', 'name sequences differently at each place']
     if stratify: mend += ['pass stratify=False']
-    raise SnakeidError(f"{found}, too few for {needed} {what}: {' or '.join(mend)}")
+    raise SnakeidError(f"{found}, too few to fill {needed} {what}: {' or '.join(mend)}")
 
 def split_grouped(
     manifest:pd.DataFrame, # One row a photo, with `species` and the columns of `group`
@@ -143,8 +143,8 @@ def split_grouped(
         want = shares[j]*len(usable)
         if abs(got[j] - want) > max(want/2, 1):
             warnings.warn(f"{SIDES[j]} has {got[j]/len(usable):.1%} of the photos instead of {shares[j]:.1%}: the "
-                          f"largest group by {some_of(columns)} has {sizes.max()/len(usable):.1%}; ask for other shares "
-                          "or group by other columns", stacklevel=2)
+                          f"largest group by {some_of(columns)} has {sizes.max()/len(usable):.1%}; ask for other "
+                          "shares or group by other columns", stacklevel=2)
     return _add_split(manifest, usable.index, side[number])
 
 # %% ../../nbs/api/18_data.splits.ipynb #1e5f6ba8
@@ -205,7 +205,7 @@ def make_folds(
     manifest = check_manifest(manifest, 'species', *columns, *(['split'] if hold_test else []))
     if not isinstance(k, (int, np.integer)) or k < 2:
         raise SnakeidError(f"k must be a whole number of 2 or more, found {k}")
-    usable = _take_usable(manifest[manifest.split != 'test'] if hold_test else manifest)
+    usable = _take_usable(manifest[~manifest.split.isin(['test'])] if hold_test else manifest)
     number = find_groups(usable, columns).to_numpy() if columns else np.arange(len(usable))
     sizes, species, rng = np.bincount(number), _number_species(usable.species), make_rng(seed, 'fold')
     alone = _find_alone(number, species)[1] if stratify else np.zeros(len(sizes), bool)
@@ -251,7 +251,7 @@ def split_fold(
             raise SnakeidError(f"no photo has the fold {wanted}; found {names}: name one of these")
     if valid == test: raise SnakeidError(f"fold {valid} cannot be both valid and test: name two")
     held = usable & np.isnan(fold)
-    held &= (manifest.split == 'test').to_numpy() if 'split' in manifest else False
+    held &= manifest.split.isin(['test']).to_numpy(bool) if 'split' in manifest else False
     if test is not None and held.any():
         raise SnakeidError(f"{held.sum()} photos outside the folds are the test already: leave out test={test}")
     side = np.where(held | (fold == test), 2, np.where(fold == valid, 1, 0))
