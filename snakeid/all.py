@@ -11,8 +11,10 @@ from .metrics import *  # noqa: F403
 from .data.photo import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.clean import *  # noqa: F403
+from .data.groups import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403
+from .data.leaks import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
 from .models.factory import *  # noqa: F403
 from .models.bundle import *  # noqa: F403
