@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from ..core import SnakeidError
+from ..core import SnakeidError, make_figure
 from ..data.manifest import check_manifest, find_photos
 from ..data.photo import PhotoError, check_size, open_photo
 from ..models.bundle import Bundle
@@ -155,12 +155,11 @@ def plot_vote(
     views:tuple[View,...]=FOUR_VIEWS, # Who votes
 ):
     "The views of one photo, each with its vote"
-    from matplotlib.figure import Figure                 # no pyplot: the same on a server, in a thread, in a notebook
     photo = open_photo(path, least=2*bundle.size)
     pixels = np.stack([make_view(photo, v, bundle.size) for v in views])[:, None]
     probs = predict_views(bundle, pixels, next(bundle.model.parameters()).device)
     verdict = vote_majority(probs)
-    fig = Figure(figsize=(2.6*len(views), 3.4), layout='constrained')
+    fig = make_figure(2.6*len(views), 3.4)
     for ax, view, px, p in zip(np.atleast_1d(fig.subplots(1, len(views))), views, pixels[:, 0], probs[:, 0]):
         best = p.argmax()
         ax.imshow(px)

@@ -31,7 +31,7 @@ from fastai.optimizer import Adam
 from fastai.vision.learner import vision_learner
 from torch import nn
 
-from ..core import SnakeidError
+from ..core import SnakeidError, make_figure
 from ..models.bundle import Bundle
 from ..models.factory import DEFAULT_ARCH, make_body, make_head, split_body
 from .callbacks import KeepBest, KeepStatistics
@@ -218,9 +218,8 @@ def plot_curves(
     fitted:Fitted, # From `fit_species`
 ):
     "Learning curves: losses on the left, accuracy and macro-F1 on the right"
-    from matplotlib.figure import Figure                 # no pyplot: the same on a server, in a thread, in a notebook
     h = fitted.history
-    fig = Figure(figsize=(9, 3.2), layout='constrained')
+    fig = make_figure(9, 3.2)
     losses, scores = fig.subplots(1, 2)
     losses.plot(h.epoch, h.train_loss, color='#0072b2', label='training')
     losses.plot(h.epoch, h.valid_loss, color='#d55e00', label='validation')
