@@ -8,7 +8,9 @@ __all__ = []
 # %% ../nbs/api/90_all.ipynb #fcaccf99
 from .core import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .data.jpeg import *  # noqa: F403
 from .data.photo import *  # noqa: F403
+from .data.damage import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.clean import *  # noqa: F403
 from .data.splits import *  # noqa: F403
@@ -16,10 +18,12 @@ from .data.balance import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
 from .models.factory import *  # noqa: F403
 from .models.bundle import *  # noqa: F403
+from .samples.files import *  # noqa: F403
 from .samples.species import *  # noqa: F403
 from .samples.snake import *  # noqa: F403
 from .samples.scene import *  # noqa: F403
 from .samples.collection import *  # noqa: F403
+from .samples.damage import *  # noqa: F403
 from .train.callbacks import *  # noqa: F403
 from .train.fit import *  # noqa: F403
 from .predict.vote import *  # noqa: F403
