@@ -26,9 +26,9 @@ from sklearn.preprocessing import StandardScaler
 
 from snakeid.data.balance import weigh_photos
 from snakeid.data.loaders import make_block, make_dataloaders
-from snakeid.data.manifest import read_aicrowd
 from snakeid.data.photo import open_photo
 from snakeid.data.splits import split_stratified
+from snakeid.data.tables import read_aicrowd
 from snakeid.models.factory import make_body
 from snakeid.predict.batch import FOUR_VIEWS, WHOLE, predict_photos
 from snakeid.train.callbacks import KeepStatistics, PrintProgress

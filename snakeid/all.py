@@ -8,8 +8,12 @@ __all__ = []
 # %% ../nbs/api/90_all.ipynb #fcaccf99
 from .core import *  # noqa: F403
 from .metrics import *  # noqa: F403
+from .data.files import *  # noqa: F403
+from .data.cells import *  # noqa: F403
+from .data.times import *  # noqa: F403
 from .data.photo import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
+from .data.tables import *  # noqa: F403
 from .data.clean import *  # noqa: F403
 from .data.groups import *  # noqa: F403
 from .data.splits import *  # noqa: F403

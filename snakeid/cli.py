@@ -148,7 +148,8 @@ def _train(args:argparse.Namespace):
     print('Loading PyTorch and fastai…', flush=True)
     import dataclasses
 
-    from snakeid.data.manifest import read_aicrowd, read_folders
+    from snakeid.data.manifest import read_folders
+    from snakeid.data.tables import read_aicrowd
     from snakeid.train.fit import Recipe
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
     if args.size is not None and args.train_size is None: chosen['train_size'] = args.size
@@ -163,7 +164,7 @@ def _demo(args:argparse.Namespace):
     out = Path(args.out)
     print('Loading PyTorch and fastai…', flush=True)
     from snakeid.core import check_writable
-    from snakeid.data.manifest import read_aicrowd
+    from snakeid.data.tables import read_aicrowd
     from snakeid.report.page import read_run
     from snakeid.samples.collection import draw_collection
     from snakeid.train.fit import Recipe

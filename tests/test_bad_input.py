@@ -13,9 +13,10 @@ from PIL import Image, ImageOps, features
 
 from snakeid.core import SnakeidError, write_whole
 from snakeid.data.clean import flag_unreadable
-from snakeid.data.manifest import read_aicrowd, read_folders
+from snakeid.data.manifest import read_folders
 from snakeid.data.photo import open_photo
 from snakeid.data.splits import split_stratified
+from snakeid.data.tables import read_aicrowd
 
 HEADER = 'hashed_id,scientific_name,filename\n'
 

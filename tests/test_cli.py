@@ -226,7 +226,7 @@ def test_report_escapes_names(tmp_path):
 def test_demo_trains_once(call, tmp_path, monkeypatch, trained):
     drawn, calls = [], []
     monkeypatch.setattr('snakeid.samples.collection.draw_collection', lambda folder, **kwargs: drawn.append(folder))
-    monkeypatch.setattr('snakeid.data.manifest.read_aicrowd', lambda labels, images: 'manifest')
+    monkeypatch.setattr('snakeid.data.tables.read_aicrowd', lambda labels, images: 'manifest')
     def train_run(manifest, out, **kwargs): calls.append(out), shutil.copytree(trained.run, out, dirs_exist_ok=True)
     monkeypatch.setattr('snakeid.cli.train_run', train_run)
     for _ in range(2): done = call('demo', '--out', tmp_path/'demo')

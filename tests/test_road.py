@@ -101,7 +101,7 @@ def test_killed_training(trained, train, call, tmp_path):
 
 @pytest.fixture(scope='module')
 def snakes14(real_data):
-    from snakeid.data.manifest import read_aicrowd
+    from snakeid.data.tables import read_aicrowd
     folder = real_data/'snakes14'
     if not folder.is_dir(): pytest.skip("no snakes14 among the real photos")
     return read_aicrowd(folder/'train_labels.csv', folder/'images')

@@ -1,0 +1,453 @@
+"Every way in which labels and photos fail to fit together: one sentence or a flagged row, never a wrong label"
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from snakeid.core import SnakeidError
+from snakeid.data.cells import read_cells
+from snakeid.data.files import list_files, locate_photos, name_apart
+from snakeid.data.manifest import attach_photos, pick_species, read_folders
+from snakeid.data.tables import describe_reading, read_aicrowd, read_snakeclef, read_table, write_folders
+from snakeid.data.times import format_times, read_times
+
+COLUMNS = dict(photo_id='id', file='file', species='species')
+needs_no_root = pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason="root may read everything")
+needs_bytes = pytest.mark.skipif(sys.platform != 'linux', reason="only Linux takes any bytes as a file name")
+slow_files = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def touch(folder, *names):
+    "Empty files, whose folders are made"
+    for name in names:
+        (Path(folder)/name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder)/name).write_bytes(b'')
+    return Path(folder)
+
+
+def flags(manifest): return dict(zip(manifest.photo_id, manifest.flag))
+
+
+# ---- CSVs ----
+
+
+@pytest.mark.parametrize('sep', [',', ';', '\t', '|'])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_csv_of_any_house(sep, end, encoding, tmp_path):
+    touch(tmp_path/'images', 'a.jpg', 'b.jpg')
+    lines = [sep.join(row)
+             for row in (['id', 'species', 'file'], ['007', 'Vipère', 'a.jpg'], ['008', f'"x{sep}y"', 'b.jpg'])]
+    (tmp_path/'labels.csv').write_bytes(end.join(lines).encode(encoding))
+    options = dict(encoding=encoding) if encoding == 'utf-16' else {}
+    m = read_table(tmp_path/'labels.csv', tmp_path/'images', columns=COLUMNS, **options)
+    assert m.photo_id.tolist() == ['007', '008'] and m.species.tolist() == ['Vipère', ' '.join(f'x{sep}y'.split())]
+    assert (m.flag == '').all()
+
+
+def test_odd_byte_far_down_is_named(tmp_path):
+    body = ''.join(f'{i},viper,{i}.jpg\n' for i in range(30_000)) + 'x,Vipère,x.jpg\n'
+    data = ('id,species,file\n' + body).encode('latin-1')
+    (tmp_path/'labels.csv').write_bytes(data)
+    with pytest.raises(SnakeidError, match=rf"line 30002, byte {data.index(0xe8)}\): pass encoding='latin-1'"):
+        read_table(tmp_path/'labels.csv', None, columns=COLUMNS)
+    assert read_table(tmp_path/'labels.csv', None, columns=COLUMNS, encoding='latin-1').species.iloc[-1] == 'Vipère'
+
+
+def test_zero_byte_far_down_is_named(tmp_path):
+    data = b'id,species,file\n' + b'1,viper,a.jpg\n'*100_000 + b'2,vi\0per,b.jpg\n'
+    (tmp_path/'labels.csv').write_bytes(data)
+    with pytest.raises(SnakeidError, match=rf"line 100002 \(byte {data.index(0)}\)"): read_cells(tmp_path/'labels.csv')
+
+
+@pytest.mark.parametrize('text,found', [
+    ('id,species,file\n1,viper\n2,cobra,b.jpg\n', ['no file name', '']),          # a line cut short
+    ('id,species,file\n1,"vi\nper",a.jpg\n2,cobra,b.jpg\n', ['', '']),            # a line break in a cell
+    ('id,species,file\n\n1,viper,a.jpg\n\n2,cobra,b.jpg\n\n', ['', '']),          # empty lines
+    ('id, species , file\n1, viper , a.jpg\n2, cobra, b.jpg \n', ['', '']),       # blanks around
+    ('id,species,file,file\n1,viper,a.jpg,x\n2,cobra,b.jpg,y\n', ['', ''])],      # a column named twice
+    ids=['short line', 'line break', 'empty lines', 'blanks', 'same name'])
+def test_csv_is_a_little_odd(text, found, tmp_path):
+    touch(tmp_path/'images', 'a.jpg', 'b.jpg')
+    (tmp_path/'labels.csv').write_text(text)
+    m = read_table(tmp_path/'labels.csv', tmp_path/'images', columns=COLUMNS, unlisted=False)
+    assert m.flag.tolist() == found and m.species.str.split().str.join('').tolist() == ['viper', 'cobra']
+
+
+@needs_no_root
+def test_csv_not_ours_to_read(tmp_path):
+    (tmp_path/'labels.csv').write_text('id,species,file\n')
+    (tmp_path/'labels.csv').chmod(0)
+    with pytest.raises(SnakeidError, match="check its permissions"): read_cells(tmp_path/'labels.csv')
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason="only Linux holds a process to its share of memory")
+def test_csv_larger_than_the_memory(tmp_path):
+    # Wherever the memory ends, there is one sentence
+    with open(tmp_path/'labels.csv', 'w') as f:
+        f.write('id,species,file,more\n')
+        f.writelines(f'{i},species {i % 99},{i:040d}.jpg,{"x"*40}\n' for i in range(300_000))
+    code = '''if True:
+        import resource, sys
+        from snakeid.data.tables import read_table
+        text = open('/proc/self/status').read()
+        now = int(text.split('VmSize:')[1].split()[0])*1024
+        resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[2])*2**20,)*2)
+        try: print(len(read_table(sys.argv[1], None, columns=dict(photo_id='id', file='file', species='species'))))
+        except ValueError as e: print(e)
+        '''
+    said = []
+    for room in (2, 40, 120, 4000):
+        done = subprocess.run([sys.executable, '-c', code, tmp_path/'labels.csv', str(room)], capture_output=True,
+                              text=True)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        said.append(done.stdout.strip())
+    assert said[-1] == '300000'
+    for text in said[:3]:
+        assert 'does not fit into the memory that is left: read only the columns that you need' in text
+        assert '\n' not in text
+
+
+# ---- Names and files ----
+
+
+@pytest.mark.parametrize('name,there', [
+    ('/Datasets/SnakeCLEF-2021/inaturalist/x.jpg', 'inaturalist/x.jpg'),
+    ('/Datasets/SnakeCLEF-2021/inaturalist/x.jpg', 'x.jpg'),
+    (r'C:\Users\me\Fotos\north\x.jpg', 'north/x.jpg'), (r'\\server\share\north\x.jpg', 'share/north/x.jpg'),
+    (r'north\x.jpg', 'north/x.jpg'), ('./north//x.jpg', 'north/x.jpg'), ('north/./x.jpg', 'north/x.jpg'),
+    ('/north/x.jpg', 'deep/north/x.jpg'), ('../north/x.jpg', 'north/x.jpg'), ('x.jpg', 'very/deep/down/x.jpg'),
+    ('north/x.jpg', 'deep/north/x.jpg'), (' x.jpg ', 'x.jpg'), ('IMG_1.JPG', 'north/img_1.jpg'),
+    ('North/x.jpg', 'north/x.jpg'), ('https://host.org/a/north/x.jpg', 'north/x.jpg'), ('x.heic', 'x.heic'),
+    ('no-suffix', 'sub/no-suffix'), ('a,b;c.jpg', 'a,b;c.jpg'), ('.hidden.jpg', '.hidden.jpg'),
+    ('蛇/蝮.jpg', '蛇/蝮.jpg'),
+    ('caf\u00e9/\u00e9.jpg', 'cafe\u0301/e\u0301.jpg'), ('cafe\u0301/e\u0301.jpg', 'caf\u00e9/\u00e9.jpg')])
+def test_name_finds_its_file(name, there, tmp_path):
+    touch(tmp_path, there, 'other/y.jpg')
+    found, unlisted = locate_photos([name], tmp_path)
+    assert found.flag[0] == '' and found.path[0] == str(tmp_path/there) and unlisted == ['other/y.jpg']
+
+
+@pytest.mark.parametrize('name,there', [
+    ('north/x.jpg', 'south/x.jpg'), ('/cams/north/100EMK/x.jpg', 'south/100EMK/x.jpg'), ('x.jpg', 'xx.jpg'),
+    ('x.jpg', 'ax.jpg'), ('x.jpg', 'x.jpg.jpg'), ('x.jpg', 'x.png'), ('n'*300 + '.jpg', 'n.jpg'), ('a\\', 'a.jpg'),
+    ('/', 'x.jpg'), ('north/', 'north/x.jpg')])
+def test_name_finds_no_other_file(name, there, tmp_path):
+    touch(tmp_path, there)
+    found, unlisted = locate_photos([name], tmp_path)
+    assert found.flag[0].startswith('missing file') and unlisted == [there]
+
+
+def test_longest_end_wins(tmp_path):
+    touch(tmp_path, 'x.jpg', 'north/x.jpg', '2021/north/x.jpg', 'old/x.jpg')
+    names = ['/d/2021/north/x.jpg', '/d/2022/north/x.jpg', '/d/east/x.jpg', 'x.jpg']
+    found, _ = locate_photos(names, tmp_path)
+    ends = [p.removeprefix(str(tmp_path)) for p in found.path]
+    assert ends == ['/2021/north/x.jpg', '/north/x.jpg', '/x.jpg', '/x.jpg']
+    assert (found.flag == '').all()
+
+
+def test_capitals_count_where_they_must(tmp_path):
+    if not (touch(tmp_path, 'a.jpg')/'A.jpg').exists():
+        touch(tmp_path, 'A.jpg', 'b.jpg', 'B.jpg')
+        found, _ = locate_photos(['A.jpg', 'a.jpg', 'A.JPG', 'b.JPG'], tmp_path)
+        assert [Path(p).name for p in found.path[:2]] == ['A.jpg', 'a.jpg'] and (found.flag[:2] == '').all()
+        assert found.flag[2:].str.startswith('ambiguous').all()
+
+
+PART = st.sampled_from(['a', 'b', 'A', 'é', 'e\u0301', 'c d'])
+PLACE = st.lists(PART, min_size=1, max_size=3).map('/'.join)
+
+
+def spell(path, draw):
+    "The same path as another machine would write it"
+    path = draw(st.sampled_from(['', '', '/', '/mnt/', 'C:\\', './']))+path
+    if draw(st.booleans()): path = path.replace('/', '\\')
+    return unicodedata.normalize(draw(st.sampled_from(['NFC', 'NFD'])), path)
+
+
+def means(name, files):
+    "The files that a name can mean, by the rule as the notebook tells it"
+    def plain(p, fold):
+        parts = [q for q in unicodedata.normalize('NFC', p).replace('\\', '/').strip().split('/') if q not in ('', '.')]
+        return [q.lower() for q in parts] if fold else parts
+    if name in files: return [name]
+    for fold in (False, True):
+        n, known = plain(name, fold), [(f, plain(f, fold)) for f in files]
+        if found := [f for f, p in known if p == n]: return found
+        if found := [f for f, p in known if p[-len(n):] == n]: return found
+        for k in range(len(n)-1, 0, -1):
+            if found := [f for f, p in known if p == n[-k:]]: return found
+    return []
+
+
+@slow_files
+@given(st.data())
+def test_names_find_what_they_mean(tmp_path_factory, data):
+    # Every name against every file by brute force: no wrong file, no file overlooked
+    files = data.draw(st.lists(PLACE, min_size=1, max_size=6, unique=True))
+    folder = tmp_path_factory.mktemp('t')
+    for f in files:
+        try: touch(folder, f)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError): pass
+    files = list_files(folder)
+    names = [spell(data.draw(PLACE), data.draw) for _ in range(4)]
+    found, unlisted = locate_photos(names, folder)
+    for name, path, flag in zip(names, found.path, found.flag):
+        expected = means(name, files)
+        if not expected: assert flag.startswith('missing file'), (name, files)
+        elif len(expected) > 1: assert flag.startswith('ambiguous'), (name, files, expected)
+        else: assert (flag, path) == ('', os.path.join(folder, expected[0])), (name, files)
+    used = {p for p, f in zip(found.path, found.flag) if not f.startswith('missing')}
+    assert {os.path.join(folder, f) for f in unlisted} | used == {os.path.join(folder, f) for f in files}
+
+
+@needs_bytes
+def test_file_name_that_is_no_text(tmp_path):
+    # As archives of the nineties unpack them; a table cannot hold such a name, and its photo must not vanish
+    touch(tmp_path, 'viper/a.jpg')
+    with open(os.path.join(os.fsencode(tmp_path), b'viper', b'Vip\xe8re.jpg'), 'wb'): pass
+    m = read_folders(tmp_path)
+    assert flags(m) == {'viper/a.jpg': '', r'viper/Vip\xe8re.jpg': 'file name is not UTF-8: rename the file'}
+    m.to_csv(tmp_path/'manifest.csv')
+    (tmp_path/'labels.csv').write_text('id,species,file\n1,viper,a.jpg\n2,viper,Vipère.jpg\n', encoding='utf-8')
+    m = read_table(tmp_path/'labels.csv', tmp_path, columns=COLUMNS)
+    assert flags(m)['2'] == 'missing file' and 'not UTF-8' in flags(m)[r'viper/Vip\xe8re.jpg']
+
+
+def test_labels_that_repeat(tmp_path):
+    touch(tmp_path/'images', *(f'{c}.jpg' for c in 'abcde'))
+    rows = [('1', 'viper', 'a.jpg'), ('1', 'viper', 'a.jpg'), ('2', '', 'b.jpg'), ('2', 'cobra', 'b.jpg'),
+            ('3', 'viper', 'gone.jpg'), ('3', 'viper', 'c.jpg'), ('4', 'viper', 'd.jpg'), ('5', 'cobra', 'd.jpg'),
+            ('6', 'cobra', ''), ('7', 'boa', '')]
+    (tmp_path/'labels.csv').write_text('id,species,file\n' + '\n'.join(','.join(r) for r in rows))
+    m = read_table(tmp_path/'labels.csv', tmp_path/'images', columns=COLUMNS)
+    assert m.photo_id.is_unique and flags(m) == {
+        '1': '', '1#2': 'listed twice', '2': 'no label', '2#2': '', '3': 'missing file', '3#2': '',
+        '4': 'listed with two species', '5': 'listed with two species', '6': 'no file name', '7': 'no file name',
+        'e.jpg': 'no label: not in the labels'}
+    assert describe_reading(m) == (
+        "10 rows of 3 species, 3 of them fit for use (3 without a file, 1 without a label, 3 listed twice); "
+        "1 photo is not in the labels")
+
+
+@pytest.mark.parametrize('written', ['Naja  naja', ' Naja naja ', 'Naja\u00a0naja', 'Naja\tnaja'])
+def test_species_is_one_whatever_its_blanks(written, tmp_path):
+    (tmp_path/'labels.csv').write_text(f'id;species;file\n1;Naja naja;a.jpg\n2;{written};b.jpg\n', encoding='utf-8')
+    assert read_table(tmp_path/'labels.csv', None, columns=COLUMNS).species.unique().tolist() == ['Naja naja']
+
+
+def test_species_in_two_forms_of_unicode(tmp_path):
+    (tmp_path/'labels.csv').write_text('id,species,file\n1,Vip\u00e8re,a.jpg\n2,Vipe\u0300re,b.jpg\n3, ,c.jpg\n',
+                                       encoding='utf-8')
+    species = read_table(tmp_path/'labels.csv', None, columns=COLUMNS).species
+    assert species[0] == species[1] and pd.isna(species[2])
+
+
+def test_columns_of_ours_keep_their_values(tmp_path):
+    text = 'name,kind,path,species,flag,photo_id,csv_path,note,file\na.jpg,viper,p,s,f,i,c,n,o\n'
+    (tmp_path/'labels.csv').write_text(text)
+    m = read_table(tmp_path/'labels.csv', None, columns=dict(file='name', species='kind'))
+    assert m.iloc[0].to_dict() == {
+        'photo_id': 'a.jpg', 'path': 'a.jpg', 'species': 'viper', 'csv_path': 'p', 'csv_species': 's', 'csv_flag': 'f',
+        'csv_photo_id': 'i', 'csv_path#2': 'c', 'note': 'n', 'csv_file': 'o', 'flag': ''}
+
+
+def test_times_that_cannot_be_read_are_noted(tmp_path):
+    rows = '1,viper,a.jpg,2019-03-01 10:00:00\n2,viper,b.jpg,yesterday\n'
+    (tmp_path/'labels.csv').write_text(f'id,species,file,date\n{rows}')
+    m = read_table(tmp_path/'labels.csv', None, columns=dict(COLUMNS, taken_at='date'))
+    assert m.taken_at.isna().tolist() == [False, True] and (m.flag == '').all()
+    assert m.note.tolist() == ['', "unreadable time: 'yesterday'"]
+
+
+def test_a_table_survives_csv_and_parquet(tmp_path):
+    touch(tmp_path/'images', 'a.jpg', 'b.jpg')
+    (tmp_path/'labels.csv').write_text('id,species,file,date\n1,viper,a.jpg,2019-03-01 10:00:00\n2,,b.jpg,\n')
+    m = read_table(tmp_path/'labels.csv', tmp_path/'images', columns=dict(COLUMNS, taken_at='date'))
+    m.to_parquet(tmp_path/'m.parquet')
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path/'m.parquet'), m)
+    m.to_csv(tmp_path/'m.csv', index=False)
+    assert pd.read_csv(tmp_path/'m.csv', keep_default_na=False).flag.tolist() == ['', 'no label']
+
+
+@given(st.lists(st.sampled_from(['1', '2', '1#2', '1#3', '', '#2', '1#2#2'])))
+def test_names_apart(names):
+    apart = name_apart(names)
+    assert len(set(apart)) == len(names) and all(a == n or a.startswith(f'{n}#') for a, n in zip(apart, names))
+    assert all(apart[names.index(n)] == n for n in set(names))
+
+
+# ---- Times ----
+
+WHEN = st.datetimes(min_value=pd.Timestamp('0001-01-01').to_pydatetime(),
+                    max_value=pd.Timestamp('9999-12-31').to_pydatetime())
+ZONE = st.sampled_from(['', 'Z', '+08:00', '-03:30', '+14:00'])
+
+
+@given(st.lists(st.tuples(WHEN, ZONE), min_size=1, max_size=5), st.sampled_from([' ', 'T']))
+def test_times_come_back(pairs, between):
+    when = pd.Series([np.datetime64(w, 'us') for w, _ in pairs], dtype='datetime64[us]')
+    zone = pd.Series([z for _, z in pairs], dtype='str')
+    again = read_times(format_times(when, zone, between=between))
+    assert again.taken_at.tolist() == when.tolist() and again.zone.tolist() == zone.tolist()
+    assert (again.note == '').all()
+
+
+@given(WHEN.map(lambda w: w.replace(microsecond=0)))
+def test_every_style_is_the_same_second(when):
+    texts = [when.strftime(f).zfill(19) if f.startswith('%Y') else when.strftime(f) for f in (
+        '%Y-%m-%d %H:%M:%S', '%Y:%m:%d %H:%M:%S', '%Y/%m/%d %H:%M:%S', '%Y-%m-%dT%H:%M:%S')]
+    texts += [f'{when.day}.{when.month}.{when.year:04d} {when.hour}:{when.minute:02d}:{when.second:02d}']
+    assert set(read_times(texts).taken_at) == {pd.Timestamp(when)}
+    for first, text in ((True, f'{when.day}/{when.month}/{when.year:04d}'),
+                        (False, f'{when.month}/{when.day}/{when.year:04d}')):
+        half = f'{when.hour % 12 or 12}:{when.minute:02d}:{when.second:02d} {"PM" if when.hour > 11 else "AM"}'
+        assert read_times([f'{text} {half}'], day_first=first).taken_at[0] == pd.Timestamp(when)
+
+
+@given(st.lists(st.text(max_size=30), max_size=5))
+def test_no_text_stops_the_times(texts):
+    times = read_times(texts)
+    read = times.taken_at.notna() | (times.note != '')
+    assert len(times) == len(texts) and read.tolist() == [bool(t.strip()) for t in texts]
+
+
+# ---- Several species in one photo ----
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(['empty', 'zebra', 'ibis', 'lion']),
+                          st.sampled_from([np.nan, 1., 2.])),
+                max_size=15), st.sampled_from(['rarest', 'largest', 'first']))
+def test_picked_species(rows, policy):
+    seen = pd.DataFrame(rows, columns=['photo', 'species', 'area']).astype(dict(species='str', area=float, photo=int))
+    picked = pick_species(seen, policy)
+    photos_of = {s: {p for p, t, _ in rows if t == s} for _, s, _ in rows}
+    assert set(picked.index) == {p for p, _, _ in rows}
+    for photo, row in picked.iterrows():
+        mine = [(s, 0 if np.isnan(a) else a) for p, s, a in rows if p == photo]
+        animals = [m for m in mine if m[0] != 'empty'] or mine
+        assert row.labels.split('; ') == list(dict.fromkeys(s for s, _ in mine))
+        expected = dict(first=lambda m: 0, rarest=lambda m: len(photos_of[m[0]]), largest=lambda m: -m[1])[policy]
+        assert row.species == min(animals, key=expected)[0]
+
+
+# ---- Folders of classes ----
+
+ODD = ['CON', 'con', 'nul.txt', '..', '.', '', ' ', 'a/b', 'a\\b', 'a_b', 'A_B', 'x'*400, 'x'*399 + 'y', 'é',
+       'e\u0301', 'a:b', 'tab\tname',
+       'end.', 'end ', '蛇'*200, '../../etc', '~', 'COM1.jpg', 'Naja naja', 'naja Naja', '.hidden', '\u202egpj', '-rf']
+
+
+@slow_files
+@given(st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from(ODD)), min_size=1, max_size=12,
+                unique_by=lambda t: t[1]), st.booleans())
+def test_folders_hold_every_photo_once(tmp_path_factory, rows, copy):
+    folder = tmp_path_factory.mktemp('t')
+    touch(folder, *(f'images/{i}.jpg' for i in range(len(rows))))
+    for i in range(len(rows)): (folder/'images'/f'{i}.jpg').write_text(str(i))
+    m = pd.DataFrame(dict(photo_id=[r[1] for r in rows],
+                          path=[str(folder/'images'/f'{i}.jpg') for i in range(len(rows))],
+                          species=[r[0] for r in rows]))
+    if (m.species == '').all(): return
+    laid = write_folders(m, folder/'out', by='species', copy=copy)
+    done = laid[laid.target != '']
+    assert len(done) == (m.species != '').sum() and set(laid.done[laid.target == '']) <= {'left out: no species'}
+    assert sorted(list_files(folder/'out')) == sorted(done.target) and done.target.str.casefold().is_unique
+    for i, target in done.target.items():
+        assert (folder/'out'/target).read_text() == str(i)
+        for part in target.split('/'):
+            assert len(part.encode()) < 256 and part not in ('', '.', '..') and part[-1] not in '. '
+            assert not set(part) & set('\\/:*?"<>|')
+            assert part.split('.')[0].lower() not in ('con', 'nul', 'com1')
+    # one folder a species, though capitals may not count
+    spread = done.assign(species=m.species, folder=done.target.str.split('/').str[0].str.casefold())
+    assert spread.groupby('folder').species.nunique().eq(1).all()
+    assert spread.groupby('species').folder.nunique().eq(1).all()
+    # again, in another order: nothing moves
+    again = write_folders(m.iloc[::-1], folder/'out', by='species', copy=copy)
+    assert set(again.done) <= {'there already', 'left out: no species'} and set(again.target) == set(laid.target)
+    assert sorted(list_files(folder/'images')) == sorted(f'{i}.jpg' for i in range(len(rows)))
+
+
+def test_folders_over_disks_are_copies(tmp_path, monkeypatch):
+    touch(tmp_path/'images', 'a.jpg')
+    def no_link(*args, **kwargs): raise OSError(18, 'Invalid cross-device link')
+    monkeypatch.setattr(os, 'link', no_link)
+    m = pd.DataFrame(dict(path=[str(tmp_path/'images'/'a.jpg')], species=['viper']))
+    assert write_folders(m, tmp_path/'out', by='species').done[0] == 'copied'
+
+
+def test_folders_of_a_link_hold_the_photo(tmp_path):
+    touch(tmp_path/'images', 'a.jpg')
+    (tmp_path/'images'/'link.jpg').symlink_to('a.jpg')
+    m = pd.DataFrame(dict(path=[str(tmp_path/'images'/'link.jpg')], species=['viper']))
+    laid = write_folders(m, tmp_path/'out', by='species')
+    target = tmp_path/'out'/laid.target[0]
+    assert not target.is_symlink() and target.samefile(tmp_path/'images'/'a.jpg')
+
+
+# ---- Real label files ----
+
+
+@pytest.fixture(scope='module')
+def tables(real_data):
+    if not (real_data/'tables').is_dir(): pytest.skip("no tables among the real data")
+    return real_data/'tables'
+
+
+def test_real_snakes_by_either_reader(real_data):
+    folder = real_data/'snakes14'
+    if not folder.is_dir(): pytest.skip("no snakes14 among the real photos")
+    columns = dict(photo_id='hashed_id', file='filename', species='scientific_name', country='country')
+    one = read_aicrowd(folder/'train_labels.csv', folder/'images')
+    two = read_table(folder/'train_labels.csv', folder/'images', columns=columns)
+    same = ['photo_id', 'path', 'species', 'flag']
+    pd.testing.assert_frame_equal(one[same], two[same])
+    assert describe_reading(one) == '1,183 rows of 14 species, 1,183 of them fit for use'
+
+
+def test_real_camera_trap_table(real_data):
+    folder = real_data/'camtrap_sabah'
+    if not folder.is_dir(): pytest.skip("no camtrap_sabah among the real photos")
+    m = read_table(folder/'labels.csv', folder/'images',
+                   columns=dict(file='filename', species='binomial', location='station',
+                                                                      taken_at=('date', 'time')))
+    assert len(m) == 68 and m.location.nunique() == 3 and m.species.nunique() == 5
+    assert m.code[m.flag != ''].tolist() == ['UNID'] and set(m.flag) == {'', 'no label'}
+    assert m.taken_at.notna().all() and str(m.taken_at[0]) == '2009-04-21 00:40:00' and 'note' not in m
+
+
+def test_real_snakeclef_2021(tables):
+    m = read_snakeclef(tables/'snakeclef2021_5000.csv', None)
+    raw = pd.read_csv(tables/'snakeclef2021_5000.csv')
+    assert len(m) == len(raw) == 5000 and m.species.nunique() == raw.binomial.nunique()
+    assert (m.photo_id == raw.UUID).all()
+    assert set(m.split) == {{'val': 'valid'}.get(s, s) for s in set(raw.subset)} and m.country.notna().all()
+    assert (m.path == raw.image_path).all()
+
+
+def test_real_snakeclef_2022(tables):
+    m = read_snakeclef(tables/'snakeclef2022_fold0.csv', None, classes=tables/'snakeclef2022_class_counts.csv')
+    names = pd.read_csv(tables/'snakeclef2022_class_counts.csv').set_index('class_id').binomial
+    assert (m.species == names[m.class_id.astype(int)].to_numpy()).all() and (m.flag == '').all() and len(m) > 50_000
+    # Folders are called by the species, so the two must agree
+    assert (m.path.str.split('/').str[1].str.replace('_', ' ') == m.species).mean() > .99
+
+
+def test_real_iwildcam_categories(tables):
+    cells = read_cells(tables/'iwildcam2020_categories.csv', ['category_id', 'name'])
+    assert cells.name[0] == 'empty' and cells.category_id[0] == '0' and len(cells) > 180
+
+
+def test_labels_alone_need_no_photos(tmp_path):
+    m = attach_photos(pd.DataFrame(dict(photo_id=['1', '2'], species=['a', None], file=['x.jpg', None])), None,
+                      source='here')
+    assert m.flag.tolist() == ['', 'no file name; no label'] and m.path.tolist() == ['x.jpg', '']
