@@ -73,7 +73,8 @@ def score_training(manifest, recipe, change):
     if change == 'random head': recipe = dataclasses.replace(recipe, warm_head=False)
     dls = make_dataloaders(manifest, size=recipe.size, bs=recipe.bs)
     if change == 'aug_transforms':
-        block = make_block(size=recipe.size).new([Resize(recipe.size, ResizeMethod.Squish)], aug_transforms(size=recipe.size))
+        views = [Resize(recipe.size, ResizeMethod.Squish)], aug_transforms(size=recipe.size)
+        block = make_block(size=recipe.size).new(*views)
         dls = block.weighted_dataloaders(manifest, manifest.weight.to_numpy(), bs=recipe.bs, num_workers=0)
     learn = make_learner(dls, recipe=recipe)
     if change == 'batch statistics': learn.remove_cb(KeepStatistics)

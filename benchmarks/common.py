@@ -15,7 +15,8 @@ def save_table(
     table = pd.DataFrame(rows, columns=['case', 'metric', 'ours', 'peer', 'unit'])
     table.insert(4, 'ratio', table.ours/table.peer)
     table['machine'] = f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, cwd=Path(__file__).parent)
+    command = ['git', 'rev-parse', '--short', 'HEAD']
+    commit = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
     table['commit'] = commit.stdout.strip()
     table.round(4).to_csv(Path(__file__).parent/'results'/f'{name}.csv', index=False)
     print(table[['case', 'metric', 'ours', 'peer', 'ratio', 'unit']].round(3).to_string(index=False))

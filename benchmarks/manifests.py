@@ -2,10 +2,11 @@
 
     python benchmarks/manifests.py
 
-Rows name one drawn photo, so that fastai, which opens a photo to learn what its transforms make of it, finds one. Loaders are built in turn,
-ours and fastai's, and medians are compared. An item's fetch is timed with the opening of photos replaced by a photo that is ready, in both
-libraries. The million rows are split, weighed and turned into DataLoaders in a process of their own; the memory is its peak above
-what it held when the manifest stood. The check of files has a table of its own: `benchmarks/integrity.py`.
+Rows name one drawn photo, so that fastai, which opens a photo to learn what its transforms make of it, finds one.
+Loaders are built in turn, ours and fastai's, and medians are compared. An item's fetch is timed with the opening of
+photos replaced by a photo that is ready, in both libraries. The million rows are split, weighed and turned into
+DataLoaders in a process of their own; the memory is its peak above what it held when the manifest stood.
+The check of files has a table of its own: `benchmarks/integrity.py`.
 """
 import argparse
 import gc
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import save_table
-from fastai.vision.all import CategoryBlock, ColReader, ColSplitter, DataBlock, ImageBlock, IntToFloatTensor, PILImage, Resize
+from fastai.vision.all import CategoryBlock, ColReader, ColSplitter, DataBlock, ImageBlock, PILImage, Resize
 
 from snakeid.data import loaders
 from snakeid.data.balance import weigh_photos
@@ -99,8 +100,9 @@ def main():
         for _ in range(5):
             items['ours'].append(time_items(ours.train_ds, 20_000))
             items['fastai'].append(time_items(theirs.train_ds, 2_000))
-        rows = [('130,000 rows', 'DataLoaders', *(statistics.median(times[k]) for k in ('ours', 'fastai')), 'seconds'),
-                ('130,000 rows', 'an item without its decode', *(statistics.median(items[k]) for k in ('ours', 'fastai')), 'microseconds')]
+        rows = [('130,000 rows', metric, statistics.median(v['ours']), statistics.median(v['fastai']), unit)
+                for metric, v, unit in (('DataLoaders', times, 'seconds'),
+                                        ('an item without its decode', items, 'microseconds'))]
     told = subprocess.run([sys.executable, __file__, '--million'], capture_output=True, text=True, check=True)
     million = json.loads(told.stdout.splitlines()[-1])
     rows += [('1,000,000 rows', step, s, np.nan, 'seconds') for step, s in million['seconds'].items()]

@@ -1,13 +1,13 @@
-"""Does an ImageNet network tell photos of reptiles from others? The seed's top-5 rule beside sums of probability and embeddings.
+"""Does an ImageNet network tell photos of reptiles from others? The seed's rule beside other rules.
 
     python benchmarks/relevance.py --samples imagenet_samples --labels train_labels.csv --images images \\
         --weights squeezenet1_0-imagenet.pth
 
 `--samples` holds `images` and `labels.csv` with the columns filename and group (snake, lizard, other); `--labels` and
 `--images` are a collection of snakes. The seed's rule keeps a photo if one of the five best guesses is a snake or a
-lizard. `peer` is that rule with SqueezeNet. The rule by embeddings keeps a photo whose mean cosine similarity to the
-ten most similar photos of the collection is as high as that of 98% of the collection itself: it needs no list of classes,
-and its share of kept snakes is 98% by construction.
+lizard; `peer` is that rule with SqueezeNet. The rule by embeddings keeps a photo whose mean cosine similarity to the
+ten most similar photos of the collection is as high as that of 98% of the collection itself: it needs no list of
+classes, and its share of kept snakes is 98% by construction.
 """
 import argparse
 from pathlib import Path
@@ -45,11 +45,13 @@ def main():
     for name in ('samples', 'labels', 'images', 'weights'): parser.add_argument(f'--{name}', required=True)
     args = parser.parse_args()
     samples = pd.read_csv(Path(args.samples)/'labels.csv')
-    samples = samples.assign(path=[str(Path(args.samples)/'images'/f) for f in samples.filename], photo_id=samples.filename)
+    paths = [str(Path(args.samples)/'images'/f) for f in samples.filename]
+    samples = samples.assign(path=paths, photo_id=samples.filename)
     snakes = read_aicrowd(args.labels, args.images)
     snakes = snakes[snakes.flag == ''].reset_index(drop=True)
     rows, peer = [], None
-    rules = [('one of the top 5', dict(rank=5)), *((f'reptiles at least {s:.0%}', dict(share=s)) for s in (.01, .02, .05, .1))]
+    rules = [('one of the top 5', dict(rank=5))]
+    rules += [(f'reptiles at least {s:.0%}', dict(share=s)) for s in (.01, .02, .05, .1)]
     cases = {'SqueezeNet': imagenet_bundle('squeezenet1_0', args.weights), 'EfficientNet-Lite0': imagenet_bundle()}
     n = ((samples.group != 'other').sum(), (samples.group == 'other').sum(), len(snakes))
     names = (f'reptiles kept of {n[0]}', f'others kept of {n[1]}', 'snakes kept', 'snakes kept, worst species')
@@ -63,7 +65,8 @@ def main():
     for net, bundle in cases.items():
         screened = [screen_photos(bundle, m, [*SNAKES, *LIZARDS]) for m in (samples, snakes)]
         for rule, options in rules:
-            keep = [(flag_irrelevant(m, s, **options).flag == '').to_numpy() for m, s in zip((samples, snakes), screened)]
+            flagged = [flag_irrelevant(m, s, **options) for m, s in zip((samples, snakes), screened)]
+            keep = [(m.flag == '').to_numpy() for m in flagged]
             add(f'{net}, {rule}', count_kept(samples, snakes, *keep))
     add('EfficientNet-Lite0, near the collection', count_kept(samples, snakes, *keep_by_neighbours(samples, snakes)))
     save_table(rows, 'relevance')

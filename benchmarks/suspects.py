@@ -3,8 +3,9 @@
     python benchmarks/suspects.py --labels train_labels.csv --images images
 
 A share of the labels is changed to another species at random (three seeds; the figures are means). Features come from
-the default network's ImageNet body. `peer` flags every photo whose out-of-fold prediction is not its label, which is what a person would
-do first. Planted errors are the only ones that count, so a precision below 1 includes errors that the collection already had.
+the default network's ImageNet body. `peer` flags every photo whose out-of-fold prediction is not its label, which is
+what a person would do first. Planted errors are the only ones that count, so a precision below 1 includes errors that
+the collection already had.
 """
 import argparse
 

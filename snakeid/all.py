@@ -10,10 +10,13 @@ from .core import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .data.files import *  # noqa: F403
 from .data.cells import *  # noqa: F403
+from .data.jpeg import *  # noqa: F403
 from .data.times import *  # noqa: F403
 from .data.photo import *  # noqa: F403
+from .data.damage import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.tables import *  # noqa: F403
+from .data.scan import *  # noqa: F403
 from .data.clean import *  # noqa: F403
 from .data.groups import *  # noqa: F403
 from .data.splits import *  # noqa: F403
@@ -22,17 +25,24 @@ from .data.leaks import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
 from .models.factory import *  # noqa: F403
 from .models.bundle import *  # noqa: F403
+from .models.imagenet import *  # noqa: F403
+from .samples.files import *  # noqa: F403
 from .samples.species import *  # noqa: F403
 from .samples.snake import *  # noqa: F403
 from .samples.scene import *  # noqa: F403
 from .samples.collection import *  # noqa: F403
+from .samples.damage import *  # noqa: F403
 from .train.callbacks import *  # noqa: F403
 from .train.fit import *  # noqa: F403
 from .predict.vote import *  # noqa: F403
 from .predict.batch import *  # noqa: F403
+from .predict.features import *  # noqa: F403
+from .predict.screen import *  # noqa: F403
+from .predict.suspects import *  # noqa: F403
 from .report.summary import *  # noqa: F403
 from .report.submission import *  # noqa: F403
 from .report.page import *  # noqa: F403
+from .report.collection import *  # noqa: F403
 
 # %% ../nbs/api/90_all.ipynb #de8bccc3
 __all__ = [name for name in dir() if not name.startswith('_')]  # the one that nbdev makes lists only names defined here

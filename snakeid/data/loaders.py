@@ -72,7 +72,8 @@ class PhotoItems:
         self.rows = np.arange(len(paths)) if rows is None else rows
 
     def __len__(self): return len(self.rows)
-    def __array__(self, dtype=None, copy=None): return self.rows  # fastai's `L` leaves what looks like an array as it is
+    def __array__(self, dtype=None, copy=None):
+        return self.rows  # fastai's `L` leaves what looks like an array as it is
     @property
     def iloc(self): return self
     def __getitem__(self, i):
@@ -162,26 +163,31 @@ def _read_items(manifest:pd.DataFrame, unseen:str) -> tuple[PhotoItems, list[np.
     codes, names = pd.factorize(manifest.species, sort=False)
     known = np.unique(codes[train])
     if (known < 0).any():
-        raise SnakeidError(f"{(codes[train] < 0).sum()} training photos have no species: label them or take them out of the split")
+        raise SnakeidError(f"{(codes[train] < 0).sum()} training photos have no species: "
+                           "label them or take them out of the split")
     vocab = sorted(names[known])
     if len(vocab) < 2:
-        raise SnakeidError(f"training needs two species or more, found {len(vocab)} with the split 'train': add photos of another")
+        raise SnakeidError(f"training needs two species or more, found {len(vocab)} with the split 'train': "
+                           "add photos of another")
     place = {name: i for i, name in enumerate(vocab)}
     codes = np.array([place.get(name, -1) for name in names] + [-1])[codes]  # the last is for rows without a species
     strange = valid[codes[valid] < 0]
     if len(strange) and unseen == 'raise':
         unlabelled = int(manifest.species.iloc[strange].isna().sum())
-        if unlabelled: raise SnakeidError(f"{unlabelled} validation photos have no species: label them or take them out of the split")
+        if unlabelled:
+            raise SnakeidError(f"{unlabelled} validation photos have no species: label them or take them out of the split")
         raise SnakeidError(f"{some_of(sorted(manifest.species.iloc[strange].unique()))} stand in validation but not in training: "
                            "give them training photos or take them out")
     valid = valid[codes[valid] >= 0]
     if not len(valid):
-        raise SnakeidError("no photo has the split 'valid': add photos until a species has three, and split with a valid_share above 0")
+        raise SnakeidError("no photo has the split 'valid': add photos until a species has three, "
+                           "and split with a valid_share above 0")
     unmeasured = np.setdiff1d(np.arange(len(vocab)), codes[valid])
     if len(unmeasured):
         warnings.warn(f"no validation photo shows {some_of([vocab[i] for i in unmeasured])}: "
                       "nothing measures them while the network trains", stacklevel=2)
-    paths = pa.array(manifest.path.astype(object) if manifest.path.dtype == object else manifest.path, type=pa.large_string())
+    paths = pa.array(manifest.path.astype(object) if manifest.path.dtype == object else manifest.path,
+                     type=pa.large_string())
     if isinstance(paths, pa.ChunkedArray): paths = paths.combine_chunks()
     return PhotoItems(paths, codes, vocab), [train, valid]
 
@@ -194,7 +200,8 @@ def make_block(
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
 )->PhotoBlock: # Give it a manifest: `block.datasets(manifest)`, `block.weighted_dataloaders(manifest, weights)`
     "A `DataBlock` for manifests"
-    if unseen not in ('raise', 'leave out'): raise SnakeidError(f"unseen must be 'raise' or 'leave out', found {unseen!r}")
+    if unseen not in ('raise', 'leave out'):
+        raise SnakeidError(f"unseen must be 'raise' or 'leave out', found {unseen!r}")
     item_tfms, batch_tfms = make_views(size, train_size, min_scale, light)
     block = PhotoBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor), CategoryBlock()),
                        item_tfms=item_tfms, batch_tfms=batch_tfms)
@@ -210,7 +217,7 @@ def make_dataloaders(
     min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
-    num_workers:int|None=None, # Processes that read photos; none on the CPU, where the network is the brake, else up to 16
+    num_workers:int|None=None, # Processes that read photos; none on the CPU, where the network is the brake, else to 16
     device:str|torch.device|None=None, # Where batches go; the GPU when there is one
 )->DataLoaders: # Training batches drawn by `weight` with replacement, validation in order
     "DataLoaders by `DataBlock.weighted_dataloaders`, with the weights that stand in the manifest"
@@ -222,4 +229,5 @@ def make_dataloaders(
     train = ((manifest['split'] == 'train') & (manifest.flag == '')).to_numpy()
     if not np.isfinite(weight[train]).all() or (weight[train] < 0).any() or (train.any() and not weight[train].sum()):
         raise SnakeidError("weights must be numbers of 0 or more, not all 0: make them with weigh_photos")
-    return block.weighted_dataloaders(manifest, weight, bs=max(1, min(bs, int(train.sum()))), num_workers=num_workers, device=device)
+    return block.weighted_dataloaders(manifest, weight, bs=max(1, min(bs, int(train.sum()))), num_workers=num_workers,
+                                      device=device)

@@ -116,7 +116,8 @@ def make_classifier(
     library, name = find_arch(arch)
     scratch = weights == 'none'
     file = None if scratch else Path(weights) if weights else _packaged_weights(name)
-    if weights and not scratch and not file.exists(): raise SnakeidError(f"there is no weights file {file}: check the name")
+    if weights and not scratch and not file.exists():
+        raise SnakeidError(f"there is no weights file {file}: check the name")
     try: model, size, mean, std = _build(library, name, download=not (file or scratch))
     except (OSError, RuntimeError) as e:
         if file or scratch: raise

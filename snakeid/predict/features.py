@@ -23,7 +23,7 @@ def run_batches(
     size:int, # Side of the squares, pixels
     bs:int=32, # Photos a batch
     workers:int|None=None, # Threads that decode; as many as cores when not given
-)->Iterator[tuple[list[int],np.ndarray|None,dict[int,str]]]: # Positions of a batch's readable photos, what `run` made of them, reasons of the others
+)->Iterator[tuple]: # Positions of a batch's readable photos, what `run` made of them, a dict of reasons for the others
     "Decode photos whole and run them in batches"
     where, batch, reasons = [], [], {}
     seen = read_views(paths, (WHOLE,), size, workers or os.cpu_count() or 1, ahead=2*bs)
@@ -48,7 +48,7 @@ def predict_features(
     workers:int|None=None, # Threads that decode; as many as cores when not given
     device:str|torch.device|None=None, # The GPU when there is one
     progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch
-)->tuple[pd.DataFrame,np.ndarray]: # photo_id, path and flag of each photo; features float32 [n,features], NaN where a photo cannot be read
+)->tuple[pd.DataFrame,np.ndarray]: # photo_id, path, flag; features float32 [n,features], NaN where unreadable
     "What the body of a network says of each photo, seen whole"
     todo, device = list_photos(photos), find_device(device)
     body = bundle.model[0].to(device, memory_format=torch.channels_last).eval()
@@ -59,7 +59,8 @@ def predict_features(
         x = torch.from_numpy(pixels[0]).to(device).permute(0, 3, 1, 2)
         with torch.inference_mode(): return body((x.float()/255 - mean)/std).float().cpu().numpy()
 
-    features, flag, done = np.full((len(todo), bundle.spec.features), np.nan, np.float32), np.full(len(todo), '', object), 0
+    features = np.full((len(todo), bundle.spec.features), np.nan, np.float32)
+    flag, done = np.full(len(todo), '', object), 0
     for where, found, reasons in run_batches(todo.path.tolist(), run, bundle.size, bs, workers):
         if where: features[where] = found
         for i, reason in reasons.items(): flag[i] = reason

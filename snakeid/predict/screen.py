@@ -63,7 +63,8 @@ def flag_irrelevant(
     if rank is not None and rank < 1: raise SnakeidError(f"rank must be 1 or more, found {rank}")
     if not 0 <= share <= 1: raise SnakeidError(f"share must lie between 0 and 1, found {share}")
     seen = screening.drop_duplicates('path').set_index('path').reindex(manifest.path.astype(str))
-    if seen.index.size and seen['rank'].isna().all(): raise SnakeidError("the screening knows none of these photos: screen this manifest")
+    if seen.index.size and seen['rank'].isna().all():
+        raise SnakeidError("the screening knows none of these photos: screen this manifest")
     out = (seen['rank'] > rank) if rank is not None else (seen.share < share)
     rows = (manifest.flag == '') & out.to_numpy()
     guesses = seen.top.to_numpy()[rows.to_numpy()]

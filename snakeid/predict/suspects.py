@@ -28,7 +28,8 @@ def predict_folds(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     species = pd.Series(list(species), dtype=object)
-    if len(species) != len(features): raise SnakeidError(f"{len(features)} rows of features for {len(species)} labels: give one row a label")
+    if len(species) != len(features):
+        raise SnakeidError(f"{len(features)} rows of features for {len(species)} labels: give one row a label")
     if folds < 2: raise SnakeidError(f"folds must be 2 or more, found {folds}")
     alone = pd.Series([f'photo {i}' for i in range(len(species))], dtype=object)
     group = alone if groups is None else pd.Series(list(groups), dtype=object).replace('', None).fillna(alone)
@@ -57,7 +58,8 @@ def find_suspects(
     "Photos whose label a classifier that never saw it does not believe"
     from cleanlab.filter import find_label_issues
     manifest = check_manifest(manifest, 'species')
-    if len(probabilities) != len(manifest): raise SnakeidError(f"{len(probabilities)} rows of probabilities for {len(manifest)} photos: give one a photo")
+    if len(probabilities) != len(manifest):
+        raise SnakeidError(f"{len(probabilities)} rows of probabilities for {len(manifest)} photos: give one a photo")
     names, p = probabilities.columns, probabilities.to_numpy()
     label = names.get_indexer(manifest.species)
     rows = np.flatnonzero((label >= 0) & ~np.isnan(p).any(1) & (manifest.flag == '').to_numpy())
