@@ -144,7 +144,8 @@ def split_grouped(
         if abs(got[j] - want) > max(want/2, 1):
             warnings.warn(f"{SIDES[j]} has {got[j]/len(usable):.1%} of the photos instead of {shares[j]:.1%}: the "
                           f"largest group by {some_of(columns)} has {sizes.max()/len(usable):.1%}; ask for other "
-                          "shares or group by other columns", stacklevel=2)
+                          f"shares{', pass stratify=False' if stratify else ''} or group by other columns",
+                          stacklevel=2)
     return _add_split(manifest, usable.index, side[number])
 
 # %% ../../nbs/api/18_data.splits.ipynb #1e5f6ba8
