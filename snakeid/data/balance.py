@@ -65,8 +65,9 @@ def weigh_photos(
     "Weights ∝ n^(−β) from each species' number of training photos"
     manifest = check_manifest(manifest, 'species', 'split')
     if not 0 <= beta <= 2: raise SnakeidError(f"beta must lie between 0 and 2, found {beta}")
-    train = manifest.split == 'train'
+    train = manifest['split'].eq('train').fillna(False).to_numpy(bool)
     if not train.any(): raise SnakeidError("no photo has the split 'train': split the manifest first")
-    n = manifest.species.map(manifest.species[train].value_counts())
-    weight = np.where(train, n.astype(float)**-beta, 0.)
+    codes, _ = pd.factorize(manifest.species)
+    n = np.bincount(codes[train & (codes >= 0)], minlength=codes.max()+2)[codes]
+    weight = np.where(train, np.maximum(n, 1.)**-beta, 0.)
     return manifest.assign(weight=weight/weight[train].mean())

@@ -158,8 +158,8 @@ class PhotoBlock(DataBlock):
 def _read_items(manifest:pd.DataFrame, unseen:str) -> tuple[PhotoItems, list[np.ndarray]]:
     "All rows of a manifest as items, and which of them train and validate"
     manifest = check_manifest(manifest, 'species', 'split')
-    usable = (manifest.flag == '').to_numpy()
-    train, valid = (np.flatnonzero(usable & (manifest['split'] == s).to_numpy()) for s in ('train', 'valid'))
+    usable = (manifest.flag == '').to_numpy(bool)
+    train, valid = (np.flatnonzero(usable & manifest['split'].eq(s).fillna(False).to_numpy(bool)) for s in ('train', 'valid'))
     codes, names = pd.factorize(manifest.species, sort=False)
     known = np.unique(codes[train])
     if (known < 0).any():
@@ -175,7 +175,8 @@ def _read_items(manifest:pd.DataFrame, unseen:str) -> tuple[PhotoItems, list[np.
     if len(strange) and unseen == 'raise':
         unlabelled = int(manifest.species.iloc[strange].isna().sum())
         if unlabelled:
-            raise SnakeidError(f"{unlabelled} validation photos have no species: label them or take them out of the split")
+            raise SnakeidError(f"{unlabelled} validation photos have no species: "
+                               "label them or take them out of the split")
         raise SnakeidError(f"{some_of(sorted(manifest.species.iloc[strange].unique()))} stand in validation but not in training: "
                            "give them training photos or take them out")
     valid = valid[codes[valid] >= 0]
@@ -226,7 +227,7 @@ def make_dataloaders(
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if num_workers is None: num_workers = 0 if device.type == 'cpu' else min(16, torch.get_num_threads())
     weight = manifest.weight.to_numpy(float)
-    train = ((manifest['split'] == 'train') & (manifest.flag == '')).to_numpy()
+    train = (manifest['split'].eq('train').fillna(False) & (manifest.flag == '')).to_numpy(bool)
     if not np.isfinite(weight[train]).all() or (weight[train] < 0).any() or (train.any() and not weight[train].sum()):
         raise SnakeidError("weights must be numbers of 0 or more, not all 0: make them with weigh_photos")
     return block.weighted_dataloaders(manifest, weight, bs=max(1, min(bs, int(train.sum()))), num_workers=num_workers,
