@@ -265,7 +265,7 @@ _OTHER = (
     Damage('BMP that does not know its size', _file(overwrite_at(2, bytes(4)), '.bmp', 'BMP'), 'sound'))
 
 # %% ../../nbs/api/29_samples.damage.ipynb #402fbd60
-def _turned(turn:int) -> Callable:
+def _turned(turn:int, suffix:str='.jpg', format:str='JPEG') -> Callable:
     "A `make` of a photo stored in one of the ways that EXIF counts from 2 to 8"
     to_store = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_90',
                 7: 'TRANSVERSE', 8: 'ROTATE_270'}
@@ -274,7 +274,7 @@ def _turned(turn:int) -> Callable:
     def make(photo, rng):
         "The photo lying down"
         lying = photo.transpose(Image.Transpose[to_store[turn]]) if turn in to_store else photo
-        return '.jpg', encode_photo(lying, exif=exif)
+        return suffix, encode_photo(lying, format, exif=exif)
     return make
 
 def _ycck(photo:Image.Image) -> bytes:
@@ -311,6 +311,8 @@ _WHOLE = (
     Damage('JPEG of CMYK, Adobe marker lost', lambda p, rng: _segment(0xee, _drop_all)(p.convert('CMYK'), rng), 'odd'),
     Damage('JPEG of CMYK as luminance', lambda p, rng: ('.jpg', _ycck(p)), 'odd'),
     *(Damage(f'EXIF turn {turn}', _turned(turn), 'odd') for turn in range(2, 9)),
+    *(Damage(f'{format}, EXIF turn 6', _turned(6, suffix, format), 'odd')
+      for format, suffix in (('PNG', '.png'), ('WEBP', '.webp'), ('TIFF', '.tif'))),
     Damage('turn in the XMP block', _picture(lambda p: p.rotate(180), xmp=_XMP), 'odd'),
     Damage('EXIF turn 9, which does not exist', _turned(9), 'sound'),
     Damage('EXIF of random bytes',
