@@ -33,8 +33,25 @@ def test_the_table_shows_what_was_measured(arch):
     assert cells[len(COLUMNS)] == f"{minutes.mean():.0f} min × {len(minutes)}"
 
 
+def find_programs():
+    "The Python programs of the README"
+    return re.findall(r'```python\n(from snakeid.all.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)
+
+
+def test_the_program_for_a_collection_runs(tmp_path, monkeypatch):
+    from snakeid.samples.collection import draw_collection
+    draw_collection(tmp_path, n=80, seed=2, size=96, species=4, broken=.05, duplicates=.1, workers=0)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(find_programs()[0], names)
+    photos = names['photos']
+    assert len(photos) == 80 and photos.duplicate_group.notna().any()
+    assert (photos[photos.flag == ''].groupby('duplicate_group').split.nunique() == 1).all()
+    assert (tmp_path/'look_at_these.csv').exists() and len(names['dls'].train_ds)
+
+
 def test_the_program_uses_names_that_are_there():
-    code = re.search(r'```python\n(from snakeid.all.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)[1]
+    code = find_programs()[-1]
     lines, names = code.strip().splitlines(), {}
     exec(lines[0], names)
     called = {n.func.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
