@@ -10,7 +10,9 @@ from .core import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .data.photo import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
+from .data.likeness import *  # noqa: F403
 from .data.clean import *  # noqa: F403
+from .data.duplicates import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
