@@ -103,6 +103,16 @@ def test_pillow_alone_would_take_many(tmp_path):
     assert taken >= 15
 
 
+def test_stray_bytes_are_harmless_only_as_padding():
+    "A file changed by a transfer as text has stray bytes in its header, and may decode to the right number of blocks"
+    kind = next(d for d in DAMAGES if 'line ends changed by a transfer' in d.name)
+    for seed in range(20):
+        photo = draw_photo(SPECIES[seed % 14], 100 + seed, 224).crop((0, 0, 224, 192))
+        assert look(kind.make(photo, make_rng(seed))[1]).reason, seed
+    for gap, sound in ((bytes(7), True), (b'\xff'*7, True), (b'stray', False)):
+        assert (look(JPEGS[0][:20] + gap + JPEGS[0][20:]).reason == '') == sound
+
+
 # ---- Bytes nobody thought of ----
 
 

@@ -47,7 +47,7 @@ def _read_jpeg(data:bytes, im:Image.Image, least:int) -> tuple[str, list[str], I
         jpeg = JpegLayout(data)
         notes.append('no end marker')
     elif warning:
-        stripped = _strip(jpeg, im.size)
+        stripped = None if jpeg.stray else _strip(jpeg, im.size)
         if not stripped: return jpeg.hole or f"damaged: {warning}", notes, None
         jpeg.hole = stripped.hole
         notes.append(f"harmless: {warning}")

@@ -29,6 +29,7 @@ class JpegLayout:
         self.data, self.kept, self.progressive, self.arithmetic = data, [], False, False
         self.end = None # Byte behind the end marker; None when there is no such marker
         self.hole = '' # Reason, when a part of the data was overwritten
+        self.stray = False # Is there anything but padding between two segments?
         self.sent = {} # For each colour channel, of 64 coefficients, how many bits were left out; None: all
         self.tables = {} # First symbol of each Huffman table
         scan, zeros, i = None, False, 2
@@ -37,6 +38,7 @@ class JpegLayout:
             if scan is not None:
                 self.hole = self.hole or self._find_hole(scan, at, zeros)
                 self.kept.append((scan, at))
+            elif data[i:at].strip(b'\0\xff'): self.stray = True
             scan = None
             if marker == 0xd9: self.end = at + 2
             if marker in (0xd8, 0xd9): break
