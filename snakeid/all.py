@@ -16,8 +16,10 @@ from .data.photo import *  # noqa: F403
 from .data.damage import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.tables import *  # noqa: F403
+from .data.likeness import *  # noqa: F403
 from .data.scan import *  # noqa: F403
 from .data.clean import *  # noqa: F403
+from .data.duplicates import *  # noqa: F403
 from .data.groups import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403
