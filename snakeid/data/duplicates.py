@@ -27,11 +27,12 @@ def _read_rows(table:pd.DataFrame, apart:str|None) -> pd.DataFrame:
     if missing: raise SnakeidError(f"the table has no column {missing[0]!r}; found {some_of(table.columns, 12)}: "
                                    "make it with hash_photo and add what is missing")
     table = table.assign(photo_id=table.photo_id.astype(str))
-    table['digest'] = table.digest.where(table.digest.fillna('').ne(''), 'of ' + table.photo_id) # two unknown ones differ
+    known = table.digest.notna() & table.digest.ne('')
+    table['digest'] = table.digest.astype(object).where(known, 'of ' + table.photo_id)  # two that are not known differ
     twice = table.photo_id[table.photo_id.duplicated()].unique()
     if len(twice): raise SnakeidError(f"photo_id must be unique, but {some_of(twice)} stand more than once")
-    fine = table.thumb.notna() & (table.reason.fillna('').eq('') if 'reason' in table else True)
-    table = table[fine].sort_values('photo_id', ignore_index=True)
+    reason = table.get('reason', pd.Series('', index=table.index))
+    table = table[table.thumb.notna() & (reason.isna() | reason.eq(''))].sort_values('photo_id', ignore_index=True)
     return table.assign(apart=pd.factorize(table[apart].where(table[apart].ne('')))[0] if apart else 0)
 
 class _Groups:
@@ -117,8 +118,10 @@ def find_duplicates(
         for column in _HASHES:
             def compare(i, j, mirrored=column == 'phash_mirror'):
                 "How far pairs of photos agree"
-                def some(p): return compare_thumbs(thumbs[i[p]], thumbs[j[p]], mirrored=mirrored, rough=.9)
-                return by_parts(some, len(i))
+                def look(p):
+                    "Some of the pairs"
+                    return compare_thumbs(thumbs[i[p]], thumbs[j[p]], mirrored=mirrored, rough=.9)
+                return by_parts(look, len(i))
 
             waiting, n, ordered = [], 0, column != 'phash_inner'
             for i, j in find_close(hashes['phash'], hashes[column], radius, ordered=ordered, workers=workers):
