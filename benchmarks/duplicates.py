@@ -33,7 +33,7 @@ from scipy.sparse.csgraph import connected_components
 
 from snakeid.data.duplicates import find_duplicates
 from snakeid.data.likeness import find_close, hash_photo
-from snakeid.data.manifest import read_aicrowd
+from snakeid.data.tables import read_aicrowd
 from snakeid.data.photo import open_photo
 from snakeid.samples.collection import draw_collection, draw_page
 
