@@ -33,6 +33,31 @@ def test_the_table_shows_what_was_measured(arch):
     assert cells[len(COLUMNS)] == f"{minutes.mean():.0f} min × {len(minutes)}"
 
 
+def test_the_table_of_collections_shows_what_was_measured():
+    tables = {p.stem: pd.read_csv(p) for p in (ROOT/'benchmarks'/'results').glob('*.csv')}
+    def figure(name, case, metric, column='ours'):
+        found = tables[name][tables[name].case.str.startswith(case) & (tables[name].metric == metric)]
+        assert len(found), (name, case, metric)
+        return found.iloc[0][column]
+    copies = [f'{kind}, peer within 8' for kind in ('recompressed 30 to 60', 'cropped 5% all', 'mirrored')]
+    nets = 'EfficientNet-Lite0, reptiles at least 2%', 'SqueezeNet, one of the top 5'
+    shown = [f"{figure('manifests', '130,000 rows', 'DataLoaders'):.2f} s",
+             f"{figure('manifests', '130,000 rows', 'DataLoaders', 'peer'):.1f} s",
+             f"{figure('manifests', '130,000 rows', 'an item without its decode'):.1f} µs",
+             f"{figure('manifests', '130,000 rows', 'an item without its decode', 'peer'):.0f} µs",
+             f"{figure('manifests', '1,000,000 rows', 'all'):.1f} s, "
+             f"{figure('manifests', '1,000,000 rows', 'memory above the manifest'):.0f} MB",
+             *(f"{figure('integrity', 'corpus, damage that shows', 'kinds always flagged', c):.0%}" for c in ('ours', 'peer')),
+             *(f"{figure('integrity', 'snakes14', 'speed', c):,.0f} a second" for c in ('ours', 'peer')),
+             ', '.join(f"{figure('duplicates', c, 'copies found'):.1%}" for c in copies),
+             *(f"{figure('relevance', net, 'snakes kept'):.1%}; {figure('relevance', net, 'others kept of 75'):.0f} of 75"
+               for net in nets),
+             *(f"{figure('suspects', '5% wrong, low_self', 'recall', c):.0%}; "
+               f"{figure('suspects', '5% wrong, low_self', 'precision', c):.0%}" for c in ('ours', 'peer'))]
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert not [s for s in shown if s not in text]
+
+
 def find_programs():
     "The Python programs of the README"
     return re.findall(r'```python\n(from snakeid.all.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)
