@@ -47,11 +47,12 @@ def test_the_table_of_collections_shows_what_was_measured():
              f"{figure('manifests', '130,000 rows', 'an item without its decode', 'peer'):.0f} µs",
              f"{figure('manifests', '1,000,000 rows', 'all'):.1f} s, "
              f"{figure('manifests', '1,000,000 rows', 'memory above the manifest'):.0f} MB",
-             *(f"{figure('integrity', 'corpus, damage that shows', 'kinds always flagged', c):.0%}" for c in ('ours', 'peer')),
+             *(f"{figure('integrity', 'corpus, damage that shows', 'kinds always flagged', c):.0%}"
+               for c in ('ours', 'peer')),
              *(f"{figure('integrity', 'snakes14', 'speed', c):,.0f} a second" for c in ('ours', 'peer')),
              ', '.join(f"{figure('duplicates', c, 'copies found'):.1%}" for c in copies),
-             *(f"{figure('relevance', net, 'snakes kept'):.1%}; {figure('relevance', net, 'others kept of 75'):.0f} of 75"
-               for net in nets),
+             *(f"{figure('relevance', net, 'snakes kept'):.1%}; "
+               f"{figure('relevance', net, 'others kept of 75'):.0f} of 75" for net in nets),
              *(f"{figure('suspects', '5% wrong, low_self', 'recall', c):.0%}; "
                f"{figure('suspects', '5% wrong, low_self', 'precision', c):.0%}" for c in ('ours', 'peer'))]
     text = (ROOT/'README.md').read_text(encoding='utf-8')
