@@ -376,7 +376,7 @@ WRONG = {
     'no scientific_name column': (f'{TRAIN} --images {{t}} --labels {{p}}/no-scientific_name.csv',
                                   'no-scientific_name.csv', "'scientific_name'"),
     'no filename column': (f'{TRAIN} --images {{t}} --labels {{p}}/no-filename.csv', 'no-filename.csv', "'filename'"),
-    'semicolons': (f'{TRAIN} --images {{t}} --labels {{p}}/semicolons.csv', 'semicolons.csv', "'hashed_id'"),
+    'semicolons': (f'{TRAIN} --images {{t}} --labels {{p}}/semicolons.csv', 'semicolons.csv', "'1.jpg'"),
     'empty CSV': (f'{TRAIN} --images {{t}} --labels {{p}}/blank.csv', 'blank.csv'),
     'CSV without rows': (f'{TRAIN} --images {{t}} --labels {{p}}/header.csv', 'header.csv'),
     'CSV in Latin-1': (f'{TRAIN} --images {{t}} --labels {{p}}/latin.csv', 'latin.csv', 'UTF-8'),

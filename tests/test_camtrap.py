@@ -11,10 +11,14 @@ from snakeid.core import SnakeidError
 from snakeid.data.camtrap import read_camtrap, write_camtrap
 
 MEDIA = 'mediaID,deploymentID,timestamp,filePath,filePublic,fileMediatype'
-SEEN = 'observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,scientificName,count'
+SEEN = ('observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,scientificName,'
+        'count')
 
 
-def write_package(folder, media, seen, deployments='deploymentID,locationID,latitude,longitude\nd1,L1,1,2\nd2,L2,3,4\n'):
+PLACES = 'deploymentID,locationID,latitude,longitude\nd1,L1,1,2\nd2,L2,3,4\n'
+
+
+def write_package(folder, media, seen, deployments=PLACES):
     "A package of lines of text"
     folder.mkdir(exist_ok=True, parents=True)
     for name, head, lines in (('media', MEDIA, media), ('observations', SEEN, seen)):
@@ -49,16 +53,19 @@ def test_events_belong_to_the_photos_of_their_time(tmp_path, shots, events):
 
 def test_own_observations_win_over_events(tmp_path):
     media = [f'm1,d1,{clock(5)},1.jpg,true,image/jpeg', f'm2,d1,{clock(6)},2.jpg,true,image/jpeg']
-    seen = [f'o1,d1,,e1,{clock(0)},{clock(9)},event,animal,Vulpes vulpes,1', f'o2,d1,m2,e1,{clock(6)},{clock(6)},media,blank,,']
+    seen = [f'o1,d1,,e1,{clock(0)},{clock(9)},event,animal,Vulpes vulpes,1',
+            f'o2,d1,m2,e1,{clock(6)},{clock(6)},media,blank,,']
     photos = read_camtrap(write_package(tmp_path, media, seen), None)
     assert photos.species.tolist() == ['Vulpes vulpes', 'empty'] and photos.sequence.tolist() == ['e1', 'e1']
 
 
 def test_a_drawn_survey_goes_out_and_comes_back(tmp_path):
     from snakeid.samples.collection import draw_collection
-    photos = draw_collection(tmp_path/'drawn', n=60, seed=3, size=64, camera_trap=True, empty=.3, locations=4, workers=0)
+    photos = draw_collection(tmp_path/'drawn', n=60, seed=3, size=64, camera_trap=True, empty=.3, locations=4,
+                             workers=0)
     places = {name: (10. + i, 100. + i) for i, name in enumerate(sorted(photos.location.unique()))}
-    folder = write_camtrap(photos, tmp_path/'dp', title='Drawn', contributors=['Pencil'], coordinates=places, zone='+08:00')
+    folder = write_camtrap(photos, tmp_path/'dp', title='Drawn', contributors=['Pencil'], coordinates=places,
+                           zone='+08:00')
     again = read_camtrap(folder, tmp_path/'drawn')
     for column in ('photo_id', 'path', 'species', 'location', 'sequence'):
         assert again[column].tolist() == photos[column].tolist(), column

@@ -42,7 +42,7 @@ def test_other_seed_other_split(trained, train, tmp_path):
 def stop(*args, **kwargs): raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize('where', ['data.clean.open_photo', 'train.callbacks.PrintProgress.after_epoch',
+@pytest.mark.parametrize('where', ['data.scan.inspect_photo', 'train.callbacks.PrintProgress.after_epoch',
                                    'train.fit.fit_species', 'models.bundle.save', 'predict.batch.predict_views',
                                    'report.page.summarize_predictions'])
 def test_interrupted_training(where, trained, train, call, tmp_path):
