@@ -11,8 +11,8 @@ from snakeid.core import SnakeidError
 from snakeid.data.camtrap import read_camtrap, write_camtrap
 
 MEDIA = 'mediaID,deploymentID,timestamp,filePath,filePublic,fileMediatype'
-SEEN = ('observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,scientificName,'
-        'count')
+SEEN = ('observationID,deploymentID,mediaID,eventID,eventStart,eventEnd,observationLevel,observationType,scientificName'
+        ',count')
 
 
 PLACES = 'deploymentID,locationID,latitude,longitude\nd1,L1,1,2\nd2,L2,3,4\n'
