@@ -132,7 +132,8 @@ class PhotoDatasets(Datasets):
 
 def _part(tl:TfmdLists, items:PhotoItems, i:int) -> TfmdLists:
     "What `tl._new` does, without going through a million row numbers one by one"
-    part = copy.copy(tl)
+    part = object.__new__(type(tl))                      # newer fastcore versions copy the items with a list's `copy`
+    part.__dict__.update(tl.__dict__)
     part.items, part.split_idx, part.tfms = items, i, Pipeline(tl.tfms, split_idx=i)
     return part
 
