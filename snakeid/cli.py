@@ -91,6 +91,7 @@ def train_run(
 ):
     "Check, split, train, judge, save and report, telling what happens"
     import platform
+    import warnings
 
     import torch
 
@@ -121,8 +122,10 @@ def train_run(
         raise SnakeidError("every species has a single photo, so nothing can be tested: add photos")
     if not counts.valid.sum():
         raise SnakeidError("no species has three photos, so none is left to choose the best weights: add photos")
-    dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs,
-                           min_scale=recipe.min_scale, light=recipe.light)
+    with warnings.catch_warnings(record=True) as said:   # told as lines, without the place in the code
+        dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs,
+                               min_scale=recipe.min_scale, light=recipe.light)
+    for text in {str(w.message) for w in said if w.category is UserWarning}: print(f'  {text}')
     learn = make_learner(dls, arch, weights, recipe, seed=seed)
     print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers",
           flush=True)
