@@ -51,6 +51,13 @@ def test_events_belong_to_the_photos_of_their_time(tmp_path, shots, events):
         assert photos.species.notna()[i] == bool(expected)
 
 
+def test_a_package_that_nobody_has_looked_at(tmp_path):
+    "Tables of a header alone, as a platform hands them out before anything is labelled"
+    folder = write_package(tmp_path, [f'm1,d1,{clock(1)},1.jpg,true,image/jpeg'], [], 'deploymentID,locationID\n')
+    photos = read_camtrap(folder, None)
+    assert photos.flag.tolist() == ['no label'] and photos.location.tolist() == ['d1']
+
+
 def test_own_observations_win_over_events(tmp_path):
     media = [f'm1,d1,{clock(5)},1.jpg,true,image/jpeg', f'm2,d1,{clock(6)},2.jpg,true,image/jpeg']
     seen = [f'o1,d1,,e1,{clock(0)},{clock(9)},event,animal,Vulpes vulpes,1',

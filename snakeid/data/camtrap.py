@@ -95,7 +95,7 @@ def read_camtrap(
     folder = Path(folder)
     tables = _find_tables(folder)
     media = read_cells(tables['media'], ['mediaID', 'deploymentID', 'filePath'])
-    seen = read_cells(tables['observations'], ['observationID', 'deploymentID'])
+    seen = read_cells(tables['observations'], ['observationID', 'deploymentID'], empty=True)
     media, seen = media.fillna(''), seen.fillna('')
     times = read_times(media.timestamp if 'timestamp' in media else pd.Series('', media.index))
 
@@ -118,7 +118,7 @@ def read_camtrap(
     event = event[(event != '') & ~event.index.duplicated()]
 
     deployments = pd.DataFrame(dict(deploymentID=[]), dtype=str)
-    if tables['deployments'].exists(): deployments = read_cells(tables['deployments'], ['deploymentID']).fillna('')
+    if tables['deployments'].exists(): deployments = read_cells(tables['deployments'], ['deploymentID'], empty=True).fillna('')
     deployments = deployments.drop_duplicates('deploymentID').set_index('deploymentID')
     place = _filled(deployments, 'locationID', 'locationName').replace('', None)
     known, file = media.deploymentID.isin(deployments.index).to_numpy(), media.filePath.str.strip()
