@@ -93,7 +93,10 @@ def _check_png(data:bytes) -> tuple[str, list[str]]:
 
 def _check_gif(data:bytes) -> tuple[str, list[str]]:
     "Reason and notes from the blocks of a GIF"
-    def table(flags): return 3 << (flags & 7) + 1 if flags & 128 else 0      # bytes of a colour table
+    def table(flags:int) -> int:
+        "Bytes of the colour table that these flags announce"
+        return 3 << (flags & 7) + 1 if flags & 128 else 0
+
     i = 13 + table(data[10])
     while i < len(data) and data[i] != 0x3b:
         kind = data[i]

@@ -40,12 +40,18 @@ class _Groups:
     def __init__(self, when:np.ndarray):
         self.label, self.when, self.members, self.later = np.arange(len(when)), when.copy(), {}, []
 
-    def may_join(self, i:np.ndarray, j:np.ndarray) -> np.ndarray:
+    def may_join(self,
+        i:np.ndarray, # Things, (n,) int64; or one of them
+        j:np.ndarray, # Their partners, likewise
+    )->np.ndarray: # (n,) bool; or one truth value
         "Which pairs are of two groups and not of two times"
         a, b = self.label[i], self.label[j]
         return (a != b) & ((self.when[a] == self.when[b]) | (self.when[a] < 0) | (self.when[b] < 0))
 
-    def join(self, i:int, j:int):
+    def join(self,
+        i:int, # A thing
+        j:int, # Its partner, in another group
+    )->None:
         "Give the smaller group of the two the label of the larger one"
         small, large = sorted((self.members.pop(int(k), [k]) for k in (self.label[j], self.label[i])), key=len)
         label, old = self.label[large[0]], self.label[small[0]]
@@ -53,7 +59,12 @@ class _Groups:
         self.label[small] = label
         self.members[int(label)] = large + small
 
-    def join_alike(self, i:np.ndarray, j:np.ndarray, compare:Callable, similar:float):
+    def join_alike(self,
+        i:np.ndarray, # Things, (n,) int64
+        j:np.ndarray, # Their partners, likewise
+        compare:Callable, # compare(i, j): how far pairs agree, (n,) float up to 1
+        similar:float, # Agreement from which a pair is joined
+    )->None:
         "Compare pairs that may join, some thousands at a time; put off those of unknown time"
         while len(i):
             new = self.may_join(i, j)
@@ -65,7 +76,7 @@ class _Groups:
                 if not known: self.later.append((-agree[k], a[k], b[k]))
                 elif self.may_join(a[k], b[k]): self.join(a[k], b[k])
 
-    def join_later(self):
+    def join_later(self)->None:
         "Join what was put off, the most alike first, so that a photo without a time goes to the frame it is a copy of"
         for _, i, j in sorted(self.later):
             if self.may_join(i, j): self.join(i, j)
@@ -106,7 +117,7 @@ def find_duplicates(
     for same in rows.groupby('digest').indices.values():
         for i in same[1:]: groups.join(same[0], i)
     with ThreadPoolExecutor(workers) as pool:
-        def by_parts(f, n):
+        def by_parts(f:Callable[[np.ndarray], np.ndarray], n:int) -> np.ndarray:
             "`f` of ranges of indices, over the threads, in one array"
             parts = [np.arange(k, min(k+256, n)) for k in range(0, n, 256)]
             return np.concatenate([np.zeros(0), *pool.map(f, parts)])
@@ -116,10 +127,10 @@ def find_duplicates(
         hashes = {c: np.array([int(h, 16) for h in rows[c].to_numpy(object)[one]], np.uint64) for c in _HASHES}
         done, blocks = 0, 3*-(-len(one)//32)
         for column in _HASHES:
-            def compare(i, j, mirrored=column == 'phash_mirror'):
+            def compare(i:np.ndarray, j:np.ndarray, mirrored:bool=column == 'phash_mirror') -> np.ndarray:
                 "How far pairs of photos agree"
-                def look(p):
-                    "Some of the pairs"
+                def look(p:np.ndarray) -> np.ndarray:
+                    "How far some of the pairs agree"
                     return compare_thumbs(thumbs[i[p]], thumbs[j[p]], mirrored=mirrored, rough=.9)
                 return by_parts(look, len(i))
 

@@ -47,7 +47,7 @@ def find_close(
     "Find every pair of `hashes[i]` and `others[j]` that differ in no more than `radius` bits"
     tall, wide = 32, 8192
 
-    def look(start):
+    def look(start:int) -> tuple[np.ndarray, np.ndarray]:
         "The close pairs of one block of rows"
         rows, found = hashes[start:start+tall, None], []
         differ, bits = (np.empty((len(rows), wide), t) for t in (np.uint64, np.uint8))      # small enough for the cache
@@ -98,8 +98,8 @@ def _lay_over(a:np.ndarray, b:np.ndarray, place:np.ndarray) -> tuple:
         part = (at - low)[..., None].astype(np.float32)
         a = (a[row, low]*(1 - part) + a[row, low+1]*part).swapaxes(1, 2)
 
-    def level(p):
-        "Mean 0 and contrast 1 within the overlap"
+    def level(p:np.ndarray) -> np.ndarray:
+        "The pictures at mean 0 and contrast 1 within the overlap"
         p = p - (p*overlap).sum((1, 2), keepdims=True)/overlap.sum((1, 2), keepdims=True)
         return p/np.sqrt((p*p*overlap).sum((1, 2), keepdims=True)/overlap.sum((1, 2), keepdims=True) + 1e-3)
     return level(a), level(b), overlap

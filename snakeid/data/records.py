@@ -138,7 +138,7 @@ def as_text(
         if pa.types.is_large_string(values.type): return pd.Series(values.to_pandas(), dtype='str')
         values = values.to_pylist()
 
-    def one(value) -> str|None:
+    def one(value:object) -> str|None:
         "One identifier"
         if value is None or value != value: return None
         if isinstance(value, float) and value.is_integer(): value = int(value)

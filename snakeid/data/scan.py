@@ -73,7 +73,10 @@ def _write_part(store:Path, part:pd.DataFrame):
 def _run_chunks(paths:list[str], look:Callable, workers:int, size:int=16) -> Iterator[list[tuple[str,dict]]]:
     "Look at all paths in threads; yield each chunk as it is finished"
     chunks = (paths[i:i+size] for i in range(0, len(paths), size))
-    def run(chunk): return [(p, look(p)) for p in chunk]
+    def run(chunk:list[str]) -> list[tuple[str,dict]]:
+        "Look at the paths of one chunk"
+        return [(p, look(p)) for p in chunk]
+
     with ThreadPoolExecutor(workers) as pool:
         pending = set()
         try:
@@ -116,7 +119,7 @@ def scan_photos(
     now = dict(zip(todo.path, zip(todo.n_bytes, todo.modified)))
     rows, done = [], len(facts)-len(todo)
 
-    def flush():
+    def flush() -> None:
         "Turn the rows at hand into a part"
         if not rows: return
         table = pd.DataFrame(rows)
@@ -124,7 +127,10 @@ def scan_photos(
         parts.append(table)
         if store: _write_part(store, table)
 
-    def look(path): return _scan_one(path, measures, least, smallest)
+    def look(path:str) -> dict:
+        "One photo, with the measures asked for"
+        return _scan_one(path, measures, least, smallest)
+
     if progress and done: progress(done, len(facts))
     try:
         for chunk in _run_chunks(todo.path.tolist(), look, workers or os.cpu_count()):

@@ -26,7 +26,7 @@ from .times import read_times
 # %% ../../nbs/api/11_data.tables.ipynb #96248643
 def _shape(table:pd.DataFrame, columns:Mapping[str,str|tuple], day_first:bool|None) -> pd.DataFrame:
     "The table under the manifest's column names: photo_id and species first"
-    def cells(named, between):
+    def cells(named:str|tuple, between:str) -> pd.Series:
         "One column of text, from one or several of the CSV"
         first, *more = [table[n].fillna('').str.strip() for n in ([named] if isinstance(named, str) else named)]
         return first.str.cat(more, sep=between) if more else first

@@ -31,7 +31,7 @@ def _take_apart(texts:pd.Series, pattern:str) -> pd.DataFrame:
 
 def _put_together(parts:pd.DataFrame) -> pd.DataFrame:
     "`taken_at` and `zone` from a table of texts; no time where a date or an hour does not exist"
-    def number(column, default=0):
+    def number(column:str, default:int=0) -> np.ndarray:
         "A column as whole numbers, `default` where it is missing or empty"
         if column not in parts: return np.full(len(parts), default)
         return pd.to_numeric(parts[column].replace('', str(default))).to_numpy(np.int64)

@@ -54,7 +54,7 @@ def predict_features(
     body = bundle.model[0].to(device, memory_format=torch.channels_last).eval()
     mean, std = (torch.tensor(s, device=device).view(1, 3, 1, 1) for s in (bundle.spec.mean, bundle.spec.std))
 
-    def run(pixels):
+    def run(pixels:np.ndarray) -> np.ndarray:
         "Features of uint8 [1,n,size,size,3]"
         x = torch.from_numpy(pixels[0]).to(device).permute(0, 3, 1, 2)
         with torch.inference_mode(): return body((x.float()/255 - mean)/std).float().cpu().numpy()

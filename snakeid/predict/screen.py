@@ -38,7 +38,10 @@ def screen_photos(
     todo, device = list_photos(photos), find_device(device)
     bundle.model.to(device, memory_format=torch.channels_last).eval()
     rows, done = [None]*len(todo), 0
-    def run(pixels): return predict_views(bundle, pixels, device)[0]
+    def run(pixels:np.ndarray) -> np.ndarray:
+        "Probabilities of uint8 [1,n,size,size,3], each photo seen once"
+        return predict_views(bundle, pixels, device)[0]
+
     for where, found, reasons in run_batches(todo.path.tolist(), run, bundle.size, bs, workers):
         for i, p in zip(where, found if where else ()):
             order = np.argsort(-p, kind='stable')

@@ -44,7 +44,7 @@ def write_run(
     manifest:pd.DataFrame, # The collection with flags and split
     fitted:Fitted, # From `fit_species`
     predictions:pd.DataFrame, # Of the test photos
-    **info, # Settings and versions: numbers and text
+    **info:object, # Settings and versions: numbers and text
 )->Run: # The run as it stands on disk
     "Write a run's tables; `run.json` comes last"
     folder = Path(folder)
@@ -149,7 +149,10 @@ def write_report(
     curves = io.BytesIO()
     plot_curves(run.fitted).savefig(curves, format='png', dpi=110)
     shown, n_wrong = _mistakes(run, mistakes)
-    def as_table(df): return dict(columns=list(df.columns), rows=df.to_numpy(object).tolist())
+    def as_table(df:pd.DataFrame) -> dict:
+        "A table as the page's template takes it"
+        return dict(columns=list(df.columns), rows=df.to_numpy(object).tolist())
+
     counts = count_species(run.manifest)
     untested = counts[(counts.test == 0)].reset_index()[['species', 'photos', 'flagged', 'train']]
     tables = [('Common and rare species',

@@ -170,7 +170,8 @@ def _plan(request):
     return sorted(rows, key=lambda row: row['photo_id'])
 
 # %% ../../nbs/api/28_samples.collection.ipynb #df3f270b
-def _encode(photo, quality=88):
+def _encode(photo:Image.Image, quality:int=88) -> bytes:
+    "A photo as JPEG"
     file = io.BytesIO()
     photo.save(file, 'JPEG', quality=quality)
     return file.getvalue()
@@ -309,7 +310,8 @@ def draw_collection(
 def _draw_all(jobs, n, workers, progress):
     "Work through the jobs, in this process or in several"
     done = 0
-    def count(drawn):
+    def count(drawn:int) -> None:
+        "Take note of photos that are done"
         nonlocal done
         done += drawn
         if progress: progress(done, n)

@@ -22,7 +22,7 @@ from ..core import SnakeidError
 def encode_photo(
     photo:Image.Image, # Of a mode that the format can hold
     format:str='JPEG', # Pillow's name of it; JPEGs get quality 88 unless told
-    **options, # More for Pillow's `save`
+    **options:object, # More for Pillow's `save`
 )->bytes: # The file
     "The bytes of a photo's file"
     file = io.BytesIO()
@@ -106,7 +106,7 @@ def overwrite_middle(
     byte:bytes=b'', # What stands there then; random bytes when it is empty
 )->Callable: # edit(data, rng)
     "An edit that makes a hole"
-    def edit(data, rng):
+    def edit(data:bytes, rng:np.random.Generator) -> bytes:
         "The bytes with a hole"
         at = int(rng.uniform(len(data)*.25, max(len(data)*.75 - n, len(data)*.25 + 1)))
         k = min(n, len(data) - at)
@@ -131,7 +131,7 @@ def flip_bit(
     start:int=0, # First byte that may be hit
 )->Callable: # edit(data, rng)
     "An edit that turns one bit"
-    def edit(data, rng):
+    def edit(data:bytes, rng:np.random.Generator) -> bytes:
         "The bytes with one bit turned"
         i = int(rng.integers(start*8, len(data)*8))
         return data[:i//8] + bytes([data[i//8] ^ 1 << i%8]) + data[i//8+1:]

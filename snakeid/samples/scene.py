@@ -25,11 +25,17 @@ def _clouds(rng, size, first=4, octaves=5):
         total += np.asarray(Image.fromarray(grid).resize((size, size), Image.BICUBIC))*.55**i
     return total
 
-def _to_image(picture): return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+def _to_image(picture:np.ndarray) -> Image.Image:
+    "Numbers (size, size, 3) as a picture, what is below 0 or above 255 cut off"
+    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
 
-def _to_array(image): return np.asarray(image, np.float32)
+def _to_array(image:Image.Image) -> np.ndarray:
+    "A picture as numbers, (size, size, 3) float32 from 0 to 255"
+    return np.asarray(image, np.float32)
 
-def _spread(field, colour): return field[...,None]*np.float32(colour)
+def _spread(field:np.ndarray, colour:tuple[float, float, float]) -> np.ndarray:
+    "A field (size, size) as so many times a colour, (size, size, 3)"
+    return field[...,None]*np.float32(colour)
 
 def _grid(size):
     "x and y of every pixel as shares of the picture: two (size, size) float32"
@@ -37,7 +43,8 @@ def _grid(size):
     return x,y
 
 # %% ../../nbs/api/27_samples.scene.ipynb #73e6e29c
-def _draw_sand(rng, n):
+def _draw_sand(rng:np.random.Generator, n:int) -> np.ndarray:
+    "Rippled sand: (n, n, 3) float32"
     x,y = _grid(n)
     angle,waves,height = rng.uniform(0, np.pi),rng.uniform(9, 20),rng.uniform(0, 11)
     ripples = np.sin(2*np.pi*waves*(x*np.cos(angle)+y*np.sin(angle)+.05*_clouds(rng, n, 3, 3)))*height
@@ -45,7 +52,8 @@ def _draw_sand(rng, n):
     colour = np.float32((200,174,134))*rng.uniform(.85, 1.08)+np.float32((1,0,-1))*rng.uniform(-14, 14)
     return colour+_spread(9*_clouds(rng, n)+ripples+grain, (1,.95,.85))
 
-def _draw_road(rng, n):
+def _draw_road(rng:np.random.Generator, n:int) -> np.ndarray:
+    "Asphalt, some of it cracked or painted: (n, n, 3) float32"
     x,y = _grid(n)
     grey = rng.uniform(86, 138)
     grit = 7*_clouds(rng, n, 3, 5)+18*rng.standard_normal((n, n), np.float32)
@@ -61,7 +69,8 @@ def _draw_road(rng, n):
         picture += paint*(np.float32(((225,222,210), (214,176,66))[rng.integers(2)])-picture)
     return picture
 
-def _draw_water(rng, n):
+def _draw_water(rng:np.random.Generator, n:int) -> np.ndarray:
+    "Waves on brown, green or blue water: (n, n, 3) float32"
     x,y = _grid(n)
     warp = .07*_clouds(rng, n, 4, 4)
     waves = np.sin(2*np.pi*(8*y+2*x+9*warp))+.6*np.sin(2*np.pi*(13*y-4*x+14*warp))+.5*_clouds(rng, n, 10, 4)
@@ -69,7 +78,8 @@ def _draw_water(rng, n):
     return colour+_spread(waves, (9,11,12))+_spread(np.clip(waves-1.5, 0, 1), (110,110,110))
 
 # %% ../../nbs/api/27_samples.scene.ipynb #bf2f53cb
-def _draw_leaves(rng, n):
+def _draw_leaves(rng:np.random.Generator, n:int) -> np.ndarray:
+    "Fallen leaves, one upon the other: (n, n, 3) float32"
     image = _to_image(np.float32((60,45,33))*rng.uniform(.8, 1.3)+_spread(10*_clouds(rng, n, 6, 4), (1,1,1)))
     pen = ImageDraw.Draw(image)
     count = int(rng.integers(200, 300))
@@ -110,7 +120,8 @@ def _put_blades(image, rng, count, box, dry):
     outlines = np.concatenate([middle+half, (middle-half)[:,::-1]], 1).reshape(count, 20).tolist()
     for outline,colour in zip(outlines, colours): pen.polygon(outline, fill=tuple(int(min(255, c)) for c in colour))
 
-def _draw_grass(rng, n):
+def _draw_grass(rng:np.random.Generator, n:int) -> np.ndarray:
+    "Grass on soil, green or dry: (n, n, 3) float32"
     soil = np.float32((58,64,38))*rng.uniform(.8, 1.2)
     image = _to_image(soil+_spread(_clouds(rng, n, 6, 4), (14,14,14)))
     _put_blades(image, rng, int(rng.integers(420, 620)), (-.05,.02,1.05,1.15), rng.random()<.35)
@@ -141,7 +152,9 @@ def _draw_hand(rng, n, centre):
     spin = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     size,blur = (n, n),max(1., unit*.045)
 
-    def place(points): return (np.array(points)*(side, 1))@spin*unit+np.array(centre)*n
+    def place(points:list) -> np.ndarray:
+        "Points on a hand of size 1 as points of the picture, in pixels"
+        return (np.array(points)*(side, 1))@spin*unit+np.array(centre)*n
 
     colour = np.float32(((92,104,74), (108,98,82), (116,122,124))[rng.integers(3)])
     picture = colour+_spread(_clouds(rng, n, 3, 3), (24,28,18))

@@ -127,7 +127,9 @@ def _shade(body, size, pixel, along, footprint, sun):
     light = np.zeros((quarter, quarter), np.float32)
     light[pixel//size//4, pixel%size//4] = 1
 
-    def grow(mask): return np.asarray(Image.fromarray(mask).resize((quarter*4,)*2, Image.BILINEAR))[:size,:size]
+    def grow(mask:np.ndarray) -> np.ndarray:
+        "A quarter-size mask at the size of the picture"
+        return np.asarray(Image.fromarray(mask).resize((quarter*4,)*2, Image.BILINEAR))[:size,:size]
 
     shadow = _shadow(light, sun, blur)*.85
     light = 1-.62*np.where(np.isinf(visible), grow(shadow), 0)
@@ -147,7 +149,9 @@ def _roundness(species, body, along, t, angle, height):
     sun = np.float32([np.cos(angle)*np.cos(height), np.sin(angle)*np.cos(height), np.sin(height)])
     half = (sun+(0,0,1))/np.linalg.norm(sun+(0,0,1))
 
-    def facing(v): return np.clip((body.across_x[along]*v[0]+body.across_y[along]*v[1])*t+bulge*v[2], 0, 1)
+    def facing(v:np.ndarray) -> np.ndarray:
+        "How squarely each pixel's surface looks along `v`, 0 to 1"
+        return np.clip((body.across_x[along]*v[0]+body.across_y[along]*v[1])*t+bulge*v[2], 0, 1)
 
     # scales are small diamonds; where they are smaller than a pixel they must not flicker
     scale_px = species.girth*body.length*.13+1

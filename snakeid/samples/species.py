@@ -6,6 +6,7 @@
 __all__ = ['HEADS', 'PATTERNS', 'SPECIES', 'Head', 'Species', 'smooth_step', 'find_neck', 'measure_radius', 'paint_skin']
 
 # %% ../../nbs/api/25_samples.species.ipynb #c3c74a11
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -127,7 +128,9 @@ def measure_radius(
     return np.maximum(body*(1-joint)+skull*joint, 0)
 
 # %% ../../nbs/api/25_samples.species.ipynb #7d744ac8
-def _edge(distance, width=.03): return np.clip(.5-distance/width, 0, 1)
+def _edge(distance:np.ndarray, width:float=.03) -> np.ndarray:
+    "1 inside, where `distance` is below 0, to 0 outside, over a soft edge of `width`"
+    return np.clip(.5-distance/width, 0, 1)
 
 class _Skin(NamedTuple):
     "Places on the skin: `a` is |t|, `u` counts repeats from the tail, `f` is the place within a repeat"
@@ -140,25 +143,29 @@ class _Skin(NamedTuple):
     species:Species
     neck:float
 
-def _blotches(k):
+def _blotches(k:_Skin) -> Iterator[tuple]:
+    "Dark-rimmed spots along the back, smaller ones on the flanks"
     spot = np.hypot((k.f-.5)/.36, k.t/.62)-1
     flank = np.hypot(((k.u+.5)%1-.5)/.22, (k.a-.86)/.2)-1
     yield _edge(spot, .16), k.colours[2]
     yield _edge(spot+.18, .14), k.colours[1]
     yield _edge(flank, .3), k.colours[1]*.7+k.colours[2]*.3
 
-def _bands(k):
+def _bands(k:_Skin) -> Iterator[tuple]:
+    "Bands across the body, light in their middle"
     band = np.abs(k.f-.5)-.22-.06*np.cos(k.t*3)
     yield _edge(np.maximum(band, k.a-.93)), k.colours[1]
     yield _edge(np.abs(band)-.02, .05)*.6*(k.a<.93), k.colours[-1]
 
-def _rings(k):
+def _rings(k:_Skin) -> Iterator[tuple]:
+    "Rings of several colours round the body"
     low = 0
     for colour,high in zip(k.colours, k.species.rings):
         yield _edge(np.maximum(low-k.f, k.f-high), .02), colour
         low = high
 
-def _saddles(k):
+def _saddles(k:_Skin) -> Iterator[tuple]:
+    "Saddles that narrow down the sides, spots between them"
     saddle = np.abs(k.f-.5)-.30+.20*k.a**1.5+.07*np.sin(k.u*2.2)
     flank = np.hypot(((k.u+.5)%1-.5)/.26, (k.a-.8)/.28)-1
     yield _edge(saddle-.05, .05), k.colours[2]
@@ -166,7 +173,8 @@ def _saddles(k):
     yield _edge(flank, .25), k.colours[2]
     yield _edge(flank+.35, .25), k.colours[0]*1.12
 
-def _diamonds(k):
+def _diamonds(k:_Skin) -> Iterator[tuple]:
+    "A chain of diamonds, each with a pale middle"
     diamond = np.abs(k.f-.5)/.5+k.a/.78-1
     flank = np.hypot(((k.u+.5)%1-.5)/.16, (k.a-.9)/.16)-1
     yield _edge(diamond-.02, .08), k.colours[2]
@@ -174,21 +182,25 @@ def _diamonds(k):
     yield _edge(diamond+.62, .12), k.colours[0]*.8+k.colours[1]*.2
     yield _edge(flank, .4), k.colours[1]
 
-def _stripes(k):
+def _stripes(k:_Skin) -> Iterator[tuple]:
+    "Lines from neck to tail"
     yield _edge(k.a-.13, .06), k.colours[1]
     yield _edge(np.abs(k.a-.62)-.12, .06), k.colours[1]
     yield _edge(np.abs(k.a-.38)-.03, .06)*.7, k.colours[2]
 
-def _chequers(k):
+def _chequers(k:_Skin) -> Iterator[tuple]:
+    "Rows of scales, light and dark in turn"
     row = (k.t+1)*2.5
     along = (k.u+.5*(np.floor(row)%2))%1
     yield _edge(np.maximum(np.abs(along-.5)-.27, np.abs(row%1-.5)-.36), .08), k.colours[1]
 
-def _plain(k):
+def _plain(k:_Skin) -> Iterator[tuple]:
+    "One colour, darker down the sides"
     yield .5*smooth_step(k.a, .2, .9), k.colours[1]
     if len(k.colours) > 2: yield _edge(np.abs(k.a-.86)-.05, .06), k.colours[2]
 
-def _collar(k):
+def _collar(k:_Skin) -> Iterator[tuple]:
+    "One colour, with a ring behind the head"
     yield .5*smooth_step(k.a, .2, .9), k.colours[1]
     yield _edge(np.abs(k.s-k.neck+.022)-.024, .004), k.colours[2]
     yield _edge(k.neck+.004-k.s, .006), k.colours[1]
