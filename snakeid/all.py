@@ -36,6 +36,7 @@ from .samples.species import *  # noqa: F403
 from .samples.snake import *  # noqa: F403
 from .samples.scene import *  # noqa: F403
 from .samples.collection import *  # noqa: F403
+from .samples.jpegs import *  # noqa: F403
 from .samples.damage import *  # noqa: F403
 from .train.callbacks import *  # noqa: F403
 from .train.fit import *  # noqa: F403

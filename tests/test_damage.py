@@ -85,6 +85,13 @@ def test_kind_is_judged_rightly(kind, seed, tmp_path):
     assert found.photo.size == small.size and np.abs(np.asarray(found.photo, int) - np.asarray(small, int)).max() <= 2
 
 
+def test_a_kind_is_the_same_at_any_time(monkeypatch):
+    "The seed alone decides: no clock, no counter"
+    first = [kind.make(PHOTO, make_rng(0, kind.name)) for kind in DAMAGES]
+    monkeypatch.setattr('time.time', lambda: 86400.)
+    for kind, made in zip(DAMAGES, first): assert kind.make(PHOTO, make_rng(0, kind.name)) == made, kind.name
+
+
 @pytest.mark.parametrize('kind', [d for d in DAMAGES if not d.visible], ids=lambda d: d.name)
 def test_kind_that_may_go_unseen_is_no_crash(kind):
     for seed in range(5):
