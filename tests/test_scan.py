@@ -94,18 +94,20 @@ def test_order_and_repeats_of_the_rows_do_not_matter(photos, tmp_path):
     assert again.light.tolist() == [light[p] for p in again.path]
 
 
-def test_a_measure_that_fails_stops_the_scan_and_keeps_the_rest(photos, tmp_path, monkeypatch):
-    "A broken measure is the caller's error, so it must not become a row"
+@pytest.mark.parametrize('pause', [0, .05])
+def test_a_measure_that_fails_stops_the_scan_and_keeps_the_rest(photos, tmp_path, pause):
+    "A broken measure is the caller's error, so it must not become a row; after a pause several chunks are done at once"
     calls = []
     def measure(photo):
         calls.append(1)
         if len(calls) == 40: raise ZeroDivisionError('in my measure')
         return dict(n=len(calls))
     with pytest.raises(ZeroDivisionError, match='in my measure'):
-        scan_photos(photos, [measure], store=tmp_path/'scan', part=4, workers=1)
+        scan_photos(photos, [measure], store=tmp_path/'scan', part=4, workers=1,
+                    progress=lambda done, n: time.sleep(pause))
     calls[:] = [1]*40
     scan_photos(photos, [measure], store=tmp_path/'scan')
-    assert 40 < len(calls) < 100
+    assert len(calls) == 40 + 60 - 32                    # two chunks of 16 were done before the one that failed
 
 
 def test_a_full_store_says_so(photos, tmp_path):

@@ -84,7 +84,8 @@ def _run_chunks(paths:list[str], look:Callable, workers:int, size:int=16) -> Ite
                 while len(pending) < 3*workers and (chunk := next(chunks, None)): pending.add(pool.submit(run, chunk))
                 if not pending: return
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done: yield future.result()
+                # of those that ended together, one that failed must not take the others' results with it
+                for future in sorted(done, key=lambda f: f.exception() is not None): yield future.result()
         finally:
             for future in pending: future.cancel()
 
