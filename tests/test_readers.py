@@ -1,7 +1,10 @@
 "Every way in which labels and photos fail to fit together: one sentence or a flagged row, never a wrong label"
+import json
 import os
+import re
 import subprocess
 import sys
+import tempfile
 import unicodedata
 from pathlib import Path
 
@@ -13,8 +16,10 @@ from hypothesis import strategies as st
 
 from snakeid.core import SnakeidError
 from snakeid.data.cells import read_cells
+from snakeid.data.coco import read_coco, write_coco
 from snakeid.data.files import list_files, locate_photos, name_apart
 from snakeid.data.manifest import attach_photos, pick_species, read_folders
+from snakeid.data.records import read_records
 from snakeid.data.tables import describe_reading, read_aicrowd, read_snakeclef, read_table, write_folders
 from snakeid.data.times import format_times, read_times
 
@@ -89,30 +94,39 @@ def test_csv_not_ours_to_read(tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason="only Linux holds a process to its share of memory")
-def test_csv_larger_than_the_memory(tmp_path):
+@pytest.mark.parametrize('kind', ['csv', 'json'])
+def test_labels_larger_than_the_memory(kind, tmp_path):
     # Wherever the memory ends, there is one sentence
-    with open(tmp_path/'labels.csv', 'w') as f:
-        f.write('id,species,file,more\n')
-        f.writelines(f'{i},species {i % 99},{i:040d}.jpg,{"x"*40}\n' for i in range(300_000))
+    with open(tmp_path/'labels', 'w') as f:
+        if kind == 'csv':
+            f.write('id,species,file,more\n')
+            f.writelines(f'{i},species {i % 99},{i:040d}.jpg,{"x"*40}\n' for i in range(300_000))
+        else:
+            f.write('{"images": [{"id": 0, "file_name": "a.jpg"}')
+            one = ',\n{{"id": {0}, "file_name": "{0:040d}.jpg", "seq_id": "{0:040d}"}}'
+            f.writelines(one.format(i) for i in range(1, 300_000))
+            f.write(']}')
     code = '''if True:
         import resource, sys
+        from snakeid.data.coco import read_coco
         from snakeid.data.tables import read_table
-        text = open('/proc/self/status').read()
-        now = int(text.split('VmSize:')[1].split()[0])*1024
+        read = read_coco
+        if sys.argv[3] == 'csv':
+            def read(*args): return read_table(*args, columns=dict(photo_id='id', file='file', species='species'))
+        now = int(open('/proc/self/status').read().split('VmSize:')[1].split()[0])*1024
         resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[2])*2**20,)*2)
-        try: print(len(read_table(sys.argv[1], None, columns=dict(photo_id='id', file='file', species='species'))))
+        try: print(len(read(sys.argv[1], None)))
         except ValueError as e: print(e)
         '''
     said = []
     for room in (2, 40, 120, 4000):
-        done = subprocess.run([sys.executable, '-c', code, tmp_path/'labels.csv', str(room)], capture_output=True,
+        done = subprocess.run([sys.executable, '-c', code, tmp_path/'labels', str(room), kind], capture_output=True,
                               text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr
         said.append(done.stdout.strip())
     assert said[-1] == '300000'
-    for text in said[:3]:
-        assert 'does not fit into the memory that is left: read only the columns that you need' in text
-        assert '\n' not in text
+    mend = dict(csv='read only the columns that you need', json='divide its images')[kind]
+    for text in said[:3]: assert f'does not fit into the memory that is left: {mend}' in text and '\n' not in text
 
 
 # ---- Names and files ----
@@ -278,6 +292,7 @@ def test_a_table_survives_csv_and_parquet(tmp_path):
     assert pd.read_csv(tmp_path/'m.csv', keep_default_na=False).flag.tolist() == ['', 'no label']
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(['1', '2', '1#2', '1#3', '', '#2', '1#2#2'])))
 def test_names_apart(names):
     apart = name_apart(names)
@@ -292,6 +307,7 @@ WHEN = st.datetimes(min_value=pd.Timestamp('0001-01-01').to_pydatetime(),
 ZONE = st.sampled_from(['', 'Z', '+08:00', '-03:30', '+14:00'])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(WHEN, ZONE), min_size=1, max_size=5), st.sampled_from([' ', 'T']))
 def test_times_come_back(pairs, between):
     when = pd.Series([np.datetime64(w, 'us') for w, _ in pairs], dtype='datetime64[us]')
@@ -301,6 +317,7 @@ def test_times_come_back(pairs, between):
     assert (again.note == '').all()
 
 
+@settings(deadline=None)
 @given(WHEN.map(lambda w: w.replace(microsecond=0)))
 def test_every_style_is_the_same_second(when):
     texts = [when.strftime(f).zfill(19) if f.startswith('%Y') else when.strftime(f) for f in (
@@ -313,6 +330,7 @@ def test_every_style_is_the_same_second(when):
         assert read_times([f'{text} {half}'], day_first=first).taken_at[0] == pd.Timestamp(when)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=5))
 def test_no_text_stops_the_times(texts):
     times = read_times(texts)
@@ -323,6 +341,7 @@ def test_no_text_stops_the_times(texts):
 # ---- Several species in one photo ----
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(['empty', 'zebra', 'ibis', 'lion']),
                           st.sampled_from([np.nan, 1., 2.])),
                 max_size=15), st.sampled_from(['rarest', 'largest', 'first']))
@@ -451,3 +470,201 @@ def test_labels_alone_need_no_photos(tmp_path):
     m = attach_photos(pd.DataFrame(dict(photo_id=['1', '2'], species=['a', None], file=['x.jpg', None])), None,
                       source='here')
     assert m.flag.tolist() == ['', 'no file name; no label'] and m.path.tolist() == ['x.jpg', '']
+
+
+# ---- COCO Camera Traps ----
+
+
+def save_json(path, thing):
+    Path(path).write_text(json.dumps(thing), encoding='utf-8')
+    return path
+
+
+IDENT = st.sampled_from([1, 2, '1', '2', 2.0, 'x', 'é', 'a/b', None, '', True])
+TIME = st.sampled_from([None, '', '2019-03-01 12:34:56', '2019-03-01T12:34:56.25Z', '2019:03:01 12:34:56',
+                        '03/04/2019 12:34', '25/12/2019 10:00', '12/25/2019 1:05 PM', 'soon', 0, 1551443696,
+                        '2019-03-01T12:34:56+08:00'])
+BOX = st.sampled_from([None, [1, 2, 3, 4], [1.5, 2, 3, 4], [0, 0, 9, 9], [1, 2, 3], [], 'x',
+                       [1, 2, -3, 4], [None]*4, {'x': 1}])
+NAME = st.sampled_from(['zebra', 'Zebra', 'ibis', 'empty', 'Empty', 'blank', 'a; b', 'a, b', '', ' ',
+                        'category 9', 'é', None, 5])
+EXTRA = st.sampled_from([None, 1, 2.5, 3.0, 'text', True, [1, 2], {'a': 1}, '\ud83d'])
+
+
+@st.composite
+def coco_files(draw):
+    "COCO files with all that can be odd about them"
+    file = st.sampled_from(['north/1.jpg', 'south/1.jpg', 'north/2.jpg', '1.jpg', '', r'D:\cam\north\1.jpg',
+                            'gone.jpg', 7])
+    def things(kinds, least, **must):
+        one = st.fixed_dictionaries(must, optional=kinds)
+        return draw(st.lists(one, min_size=least, max_size=6))
+    images = things(dict(
+        id=IDENT, datetime=TIME, date_captured=TIME, seq_id=IDENT, location=IDENT, odd=EXTRA, path=EXTRA, species=EXTRA,
+        taken_at=EXTRA, corrupt=st.sampled_from([True, False, None, 'true']), width=st.sampled_from([64, 64.0, None]),
+        frame_num=st.integers(0, 3), split=st.sampled_from(['train', 'valid']), flag=st.sampled_from(['', 'blurred']),
+        note=st.sampled_from(['', 'hm'])), 1, file_name=file)
+    annotations = things(dict(bbox=BOX, count=st.sampled_from([1, 2.0, None]), score=EXTRA,
+                              sequence_level_annotation=st.sampled_from([True, False, None])), 0,
+                         image_id=IDENT, category_id=IDENT)
+    return dict(images=images, annotations=annotations, categories=things(dict(name=NAME), 0, id=IDENT))
+
+
+@slow_files
+@given(coco_files(), st.sampled_from(['rarest', 'largest', 'first']), st.sampled_from(['photos', 'none']))
+def test_coco_there_and_back(tmp_path_factory, coco, label, images):
+    folder = tmp_path_factory.mktemp('t')
+    touch(folder/'images', 'north/1.jpg', 'north/2.jpg', 'south/1.jpg', '1.jpg', 'more/9.jpg')
+    images = folder/'images' if images == 'photos' else None
+    try: m = read_coco(save_json(folder/'one.json', coco), images, label=label)
+    except SnakeidError as e:
+        assert 'none of the' in str(e)
+        return
+    # Nothing is lost: a row for every image, and every annotation's species among the labels of a row
+    assert len(m) >= len(coco['images']) and m.photo_id.is_unique
+    told = m.labels.dropna().str.split('; ').map(len).sum()
+    assert told > 0 or not coco['annotations']
+    assert (m.species.isna() == m.labels.isna()).all() and (m.flag[m.species.isna()] != '').all()
+    pd.testing.assert_frame_equal(read_coco(write_coco(m, folder/'two.json'), images, label=label), m)
+    m.to_parquet(folder/'m.parquet')
+    again = pd.read_parquet(folder/'m.parquet')
+    again, m = (t.astype(object).where(t.notna(), None) for t in (again, m))
+    pd.testing.assert_frame_equal(again, m)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from([None, [0, 0, 2, 2], [0, 0, 5, 5]])),
+                max_size=12))
+def test_coco_labels_by_hand(rows):
+    # Beside a reading by plain loops
+    names = ['empty', 'zebra', 'ibis', 'lion']
+    coco = dict(images=[dict(id=i, file_name=f'{i}.jpg') for i in range(5)],
+                categories=[dict(id=i, name=n) for i, n in enumerate(names)],
+                annotations=[dict(id=n, image_id=i, category_id=c, **(dict(bbox=b) if b else {}))
+                             for n, (i, c, b) in enumerate(rows)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_json(Path(folder)/'x.json', coco)
+        for label in ('rarest', 'largest', 'first'):
+            m = read_coco(path, None, label=label)
+            photos_of = [{i for i, d, _ in rows if d == c} for c in range(4)]
+            key = dict(first=lambda a: 0, largest=lambda a: -(a[1][2]*a[1][3] if a[1] else 0),
+                       rarest=lambda a, photos_of=photos_of: len(photos_of[a[0]]))[label]
+            for i in range(5):
+                mine = [(c, b) for j, c, b in rows if j == i]
+                if not mine:
+                    assert pd.isna(m.species[i]) and m.flag[i] == 'no label'
+                    continue
+                assert m.labels[i] == '; '.join(dict.fromkeys(names[c] for c, _ in mine)) and m.flag[i] == ''
+                assert m.species[i] == names[min([a for a in mine if a[0]] or mine, key=key)[0]]
+                if m.boxes[i]: assert [a['species'] for a in json.loads(m.boxes[i])] == [names[c] for c, _ in mine]
+                else: assert len({c for c, _ in mine}) == len(mine) and not any(b for _, b in mine)
+
+
+@pytest.mark.parametrize('share', [.02, .3, .6, .9, .999])
+def test_coco_cut_short(share, tmp_path):
+    images = [dict(id=i, file_name=f'{i}é.jpg') for i in range(200)]
+    text = json.dumps(dict(info={}, images=images, annotations=[], categories=[]), indent=1)
+    data = text.encode()[:int(len(text.encode())*share)]
+    (tmp_path/'x.json').write_bytes(data.decode('utf-8', 'ignore').encode())
+    with pytest.raises(SnakeidError, match=r"no whole JSON and seems cut short: .* in line \d+ \(byte \d+\)") as e:
+        read_coco(tmp_path/'x.json', None)
+    line, byte = map(int, re.search(r'line (\d+) \(byte (\d+)\)', str(e.value)).groups())
+    assert abs(line-1-data.count(b'\n')) <= 1 and byte <= len(data)
+
+
+@pytest.mark.parametrize('text,said', [
+    ('', 'no {'), ('   ', 'no {'), ('5', 'no {'), ('{}', 'no list `images`'), ('{"images": {}}', 'no list `images`'),
+    ('{"images": []}', 'no list'), ('{"images": [{"id": 1 "file_name": "a.jpg"}]}', 'is no whole JSON: '),
+    ('{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [3]}', 'has 3 in its list `annotations`'),
+    ('{"images": [{"id": 1}] "annotations": []}', 'is no whole JSON: no , or }'),
+    ('{"images": [{"id": 1}', 'cut short'),
+    ('{"images": [{"id": 1},', 'cut short'), ('{"images"', 'cut short'), ('{"images": ', 'cut short'),
+    ('{"images": [{"id": tru', 'no whole JSON'), ("{'images': []}", 'no whole JSON'), ('<html>', 'no whole JSON')])
+def test_json_that_is_none(text, said, tmp_path):
+    (tmp_path/'x.json').write_text(text)
+    with pytest.raises(SnakeidError, match=re.escape(said)): read_coco(tmp_path/'x.json', None)
+
+
+@settings(deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.text(max_size=3), part, max_size=3)),
+       st.sampled_from([None, 0, 2]))
+def test_records_are_those_of_json(thing, indent):
+    # Whatever stands beside and inside of the lists, the objects are those that the json module reads
+    whole = dict(before=thing, a=[dict(k=thing, n=i) for i in range(3)], after=thing, b=[], c=[{}])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder)/'x.json').write_text(json.dumps(whole, indent=indent))
+        found = read_records(Path(folder)/'x.json', ('a', 'b', 'c', 'd'))
+    assert found['b'] == found['c'] == found['d'] == {} and found['a']['n'].to_pylist() == [0, 1, 2]
+    values = found['a']['k']
+    values = values if isinstance(values, list) else values.to_pylist()
+    def plain(v):
+        if isinstance(v, list): return [plain(w) for w in v]
+        if isinstance(v, dict): return {k: plain(w) for k, w in v.items()}
+        return float(v) if type(v) is int and abs(v) < 2**53 else v
+    if '\\ud' not in (text := json.dumps(thing)):
+        assert json.dumps(plain(values)) == json.dumps(plain(json.loads(f'[{text}, {text}, {text}]')))
+
+
+def test_records_over_many_batches(tmp_path, monkeypatch):
+    # Columns that begin late, change their type or end early
+    monkeypatch.setattr('snakeid.data.records.BATCH', 3)
+    rows = [dict(i=n, kind=n if n < 5 else str(n)) for n in range(10)]
+    rows = [r | (dict(late=r['i']) if r['i'] > 4 else {}) | (dict(early='x') if r['i'] < 2 else {}) for r in rows]
+    found = read_records(save_json(tmp_path/'x.json', dict(rows=rows)), ('rows',))['rows']
+    for k in ('i', 'late', 'early', 'kind'):
+        values = found[k] if isinstance(found[k], list) else found[k].to_pylist()
+        assert values == [r.get(k) for r in rows]
+
+
+def test_coco_says_what_it_keeps(tmp_path):
+    # iWildCam 2019, 2020 and 2022 in one: names, times and counts of each year
+    coco = dict(images=[dict(id='a', file_name='a.jpg', date_captured='2011-05-13 23:43:18', location=33, seq_id='s',
+                             seq_num_frames=3, frame_num=1, rights_holder='Justin', width=2048, height=1494),
+                        dict(id='b', file_name='b.jpg', datetime='2013-06-05 05:44:19.000', sub_location=0)],
+                annotations=[dict(id='1', image_id='a', category_id=0),
+                             dict(id='2', image_id='b', category_id=3, count=2)],
+                categories=[dict(id=0, name='empty', count=0), dict(id=3, name='tayassu pecari', count=1)])
+    m = read_coco(save_json(tmp_path/'x.json', coco), None)
+    assert m.species.tolist() == ['empty', 'tayassu pecari'] and m.location.tolist()[0] == '33' and (m.note == '').all()
+    assert m.taken_at.astype(str).tolist() == ['2011-05-13 23:43:18', '2013-06-05 05:44:19']
+    assert {'seq_num_frames', 'frame_num', 'rights_holder', 'width', 'sub_location'} <= set(m)
+    assert json.loads(m.boxes[1])[0]['count'] == 2
+    numbers = {c['name']: c['id'] for c in coco['categories']}
+    again = json.loads(write_coco(m, tmp_path/'y.json', categories=numbers).read_text())
+    assert [a['category_id'] for a in again['annotations']] == [0, 3] and again['images'][0]['location'] == '33'
+
+
+def test_coco_without_annotations_is_a_test_set(tmp_path):
+    touch(tmp_path/'images', 'a.jpg')
+    coco = dict(images=[dict(id='a', file_name='a.jpg')], categories=[])
+    m = read_coco(save_json(tmp_path/'x.json', coco), tmp_path/'images')
+    assert m.flag.tolist() == ['no label'] and m.path.tolist() == [str(tmp_path/'images'/'a.jpg')]
+
+
+def test_coco_of_a_changed_species(tmp_path):
+    coco = dict(images=[dict(id='a', file_name='a.jpg')], categories=[dict(id=1, name='zebra')],
+                annotations=[dict(id=1, image_id='a', category_id=1, bbox=[0, 0, 1, 1])])
+    m = read_coco(save_json(tmp_path/'x.json', coco), None)
+    again = read_coco(write_coco(m.assign(species='lion'), tmp_path/'y.json'), None)
+    assert again.species.tolist() == again.labels.tolist() == ['lion'] and again.boxes.tolist() == ['']
+
+
+def test_coco_from_folders_and_tables(tmp_path):
+    touch(tmp_path/'images', 'viper/1.jpg', 'viper/2.jpg', 'cobra/1.jpg')
+    m = read_folders(tmp_path/'images')
+    again = read_coco(write_coco(m, tmp_path/'x.json', images=tmp_path/'images'), tmp_path/'images')
+    pd.testing.assert_frame_equal(again[list(m)], m)
+    assert [i['file_name'] for i in json.loads((tmp_path/'x.json').read_text())['images']] == m.photo_id.tolist()
+    m['flag'] = ['blurred', '', '']
+    again = read_coco(write_coco(m, tmp_path/'y.json'), tmp_path/'images')
+    assert again.flag.tolist() == m.flag.tolist() and again.path.tolist() == m.path.tolist()
+
+
+def test_coco_is_whole_or_absent(tmp_path, monkeypatch):
+    (tmp_path/'x.json').write_text('mine')
+    def fail(*args, **kwargs): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('snakeid.data.coco.json.dumps', fail)
+    with pytest.raises(SnakeidError, match='No space left'):
+        write_coco(pd.DataFrame(dict(path=['a.jpg'], species=['viper'])), tmp_path/'x.json')
+    assert (tmp_path/'x.json').read_text() == 'mine' and [p.name for p in tmp_path.iterdir()] == ['x.json']

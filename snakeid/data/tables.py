@@ -20,16 +20,10 @@ import pandas as pd
 from ..core import SnakeidError, some_of, write_whole
 from .cells import LESS, find_header, read_cells, tell_memory
 from .files import name_apart
-from .manifest import attach_photos, check_manifest, find_photos
+from .manifest import attach_photos, check_manifest, find_photos, tidy_names
 from .times import read_times
 
 # %% ../../nbs/api/11_data.tables.ipynb #96248643
-def _tidy(names:pd.Series) -> pd.Series:
-    "Species names in one spelling: blanks tidied, one form of Unicode, missing where there is none"
-    codes, unique = pd.factorize(names)
-    unique = [unicodedata.normalize('NFC', ' '.join(u.split())) or None for u in unique]
-    return pd.Series(pd.Series(unique, dtype='str').array.take(codes), names.index)
-
 def _shape(table:pd.DataFrame, columns:Mapping[str,str|tuple], day_first:bool|None) -> pd.DataFrame:
     "The table under the manifest's column names: photo_id and species first"
     def cells(named, between):
@@ -38,7 +32,7 @@ def _shape(table:pd.DataFrame, columns:Mapping[str,str|tuple], day_first:bool|No
         return first.str.cat(more, sep=between) if more else first
     new = {c: cells(named, ' ' if c == 'taken_at' else '/') for c, named in columns.items()}
     out = pd.DataFrame(dict(photo_id=new.pop('photo_id', new['file'])), index=table.index)
-    out['species'] = _tidy(new.pop('species', pd.Series('', table.index, dtype='str')))
+    out['species'] = tidy_names(new.pop('species', pd.Series('', table.index, dtype='str')))
     note = pd.Series('', table.index, dtype='str')
     if 'taken_at' in new:
         times = read_times(new.pop('taken_at'), day_first=day_first)
@@ -109,7 +103,7 @@ def _read_round1(labels:Path, images:str|os.PathLike, encoding:str) -> pd.DataFr
     names['class_idx'] = names.class_idx.str.strip()
     if (again := names.class_idx[names.class_idx.duplicated()]).size:
         raise SnakeidError(f"{labels} names class {again.iloc[0]} twice: keep one of the two lines")
-    species = dict(zip(names.class_idx, _tidy(names.original_class)))
+    species = dict(zip(names.class_idx, tidy_names(names.original_class)))
     root = Path(images)
     inner = [p.relative_to(root) for p in find_photos(root)]
     folders = ['/'.join((root.name, *p.parts[:-1])) for p in inner]
@@ -166,7 +160,7 @@ def read_snakeclef(
         named = read_cells(classes, ['class_id', 'binomial'], encoding=encoding)
         if (again := named.class_id[named.class_id.duplicated()]).size:
             raise SnakeidError(f"{classes} names class {again.iloc[0]} twice: keep one of the two lines")
-        shaped['species'] = table.class_id.map(dict(zip(named.class_id, _tidy(named.binomial)))).astype('str')
+        shaped['species'] = table.class_id.map(dict(zip(named.class_id, tidy_names(named.binomial)))).astype('str')
         flag = ('no label: class ' + table.class_id + ' is not in the class list').where(shaped.species.isna(), '')
     with tell_memory(labels, LESS):
         return attach_photos(shaped.assign(flag=flag), images, source=labels, match='name', unlisted=unlisted)
