@@ -11,11 +11,14 @@ from .metrics import *  # noqa: F403
 from .data.files import *  # noqa: F403
 from .data.cells import *  # noqa: F403
 from .data.times import *  # noqa: F403
+from .data.events import *  # noqa: F403
 from .data.records import *  # noqa: F403
 from .data.photo import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.tables import *  # noqa: F403
 from .data.coco import *  # noqa: F403
+from .data.observations import *  # noqa: F403
+from .data.camtrap import *  # noqa: F403
 from .data.clean import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403

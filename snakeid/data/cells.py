@@ -31,7 +31,7 @@ def tell_memory(
     "Turn the end of the memory into one sentence"
     spare = None
     try:
-        spare = mmap.mmap(-1, 2**23)                     # room for the sentence: what is being read is held till the end
+        spare = mmap.mmap(-1, 2**23)                     # room for the sentence: what is read is held till the end
         yield
     except (MemoryError, OSError, RuntimeError, pd.errors.ParserError) as e:
         # the end of the memory has several faces: a refused block, a refused thread, a parser with words of its own
@@ -98,6 +98,7 @@ def read_cells(
     encoding:str='utf-8', # Of the file; a byte-order mark may stand before UTF-8
     sep:str|None=None, # What stands between cells; None looks for comma, semicolon, tab and bar
     others:bool=True, # Read the other columns too
+    empty:bool=False, # Whether a header without rows is fine
 )->pd.DataFrame: # One row a line, every cell as text, '' where it is empty, missing where the line is short
     "Read a CSV as text, or say in one sentence what is wrong with it"
     path = Path(path)
@@ -133,5 +134,5 @@ def read_cells(
     if not isinstance(table.index, pd.RangeIndex):       # pandas takes a first column without a name for row labels
         raise SnakeidError(f"{path} is not a CSV table (line 2): its rows have more cells than the header: name every "
                            "column")
-    if not len(table): raise SnakeidError(f"{path} has a header but no rows: add a row a photo")
+    if not len(table) and not empty: raise SnakeidError(f"{path} has a header but no rows: add a row a photo")
     return table.drop(columns=[c for c in table if not c.strip()])  # row numbers, as pandas writes them
