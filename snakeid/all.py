@@ -12,12 +12,15 @@ from .data.files import *  # noqa: F403
 from .data.cells import *  # noqa: F403
 from .data.jpeg import *  # noqa: F403
 from .data.times import *  # noqa: F403
+from .data.events import *  # noqa: F403
 from .data.photo import *  # noqa: F403
 from .data.records import *  # noqa: F403
 from .data.damage import *  # noqa: F403
+from .data.deployments import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.tables import *  # noqa: F403
 from .data.coco import *  # noqa: F403
+from .data.observations import *  # noqa: F403
 from .data.camtrap import *  # noqa: F403
 from .data.likeness import *  # noqa: F403
 from .data.scan import *  # noqa: F403

@@ -71,15 +71,17 @@ def test_a_drawn_survey_goes_out_and_comes_back(tmp_path):
     photos = draw_collection(tmp_path/'drawn', n=60, seed=3, size=64, camera_trap=True, empty=.3, locations=4,
                              workers=0)
     places = {name: (10. + i, 100. + i) for i, name in enumerate(sorted(photos.location.unique()))}
-    folder = write_camtrap(photos, tmp_path/'dp', title='Drawn', contributors=['Pencil'], coordinates=places,
-                           zone='+08:00')
-    again = read_camtrap(folder, tmp_path/'drawn')
+    about = write_camtrap(photos, tmp_path/'dp', title='Drawn', contributors=['Pencil'], places=places, zone='+08:00',
+                          sampling_design='opportunistic')
+    again = read_camtrap(tmp_path/'dp', tmp_path/'drawn')
     for column in ('photo_id', 'path', 'species', 'location', 'sequence'):
         assert again[column].tolist() == photos[column].tolist(), column
     assert (again.taken_at.astype('M8[s]') == photos.taken_at.astype('M8[s]')).all() and set(again.zone) == {'+08:00'}
     assert again.flag.eq('').all() and again.latitude.between(10, 14).all()
-    about = json.loads((folder/'datapackage.json').read_text())
-    assert [r['name'] for r in about['resources']] == ['deployments', 'media', 'observations']
+    about = json.loads(about.read_text())
+    assert [r['name'] for r in about['resources']] == ['deployments', 'media', 'observations', 'manifest']
+    # the columns that the format has no room for stand in the table beside it
+    assert again.truth_species.fillna('').tolist() == photos.truth_species.fillna('').tolist()
 
 
 def test_a_relabelled_photo_is_written_under_its_new_name(tmp_path):
@@ -87,13 +89,13 @@ def test_a_relabelled_photo_is_written_under_its_new_name(tmp_path):
     seen = ['o1,d1,m1,e1,,,media,animal,Vulpes vulpes,2', 'o2,d1,m1,e1,,,media,animal,Sus scrofa,1']
     photos = read_camtrap(write_package(tmp_path/'a', media, seen), None)
     photos['species'] = 'Meles meles'
-    write_camtrap(photos, tmp_path/'b', title='x', contributors=['y'])
+    write_camtrap(photos, tmp_path/'b', title='x', contributors=['y'], sampling_design='targeted')
     assert read_camtrap(tmp_path/'b', None).labels.tolist() == ['Meles meles']
 
 
 @pytest.mark.parametrize('media, flag', [
-    (f'm1,d1,{clock(1)},https://example.org/1.jpg,true,image/jpeg', 'on the web'),
-    (f'm1,d1,{clock(1)},s3://bucket/1.jpg,true,image/jpeg', 'on the web'),
+    (f'm1,d1,{clock(1)},https://example.org/1.jpg,true,image/jpeg', 'only a URL'),
+    (f'm1,d1,{clock(1)},s3://bucket/1.jpg,true,image/jpeg', 'only a URL'),
     (f'm1,d1,{clock(1)},,true,image/jpeg', 'no file name')])
 def test_files_that_are_not_here_keep_their_row(tmp_path, media, flag):
     photos = read_camtrap(write_package(tmp_path, [media], ['o1,d1,m1,,,,media,animal,Vulpes vulpes,1']), None)
@@ -108,13 +110,20 @@ def test_names_and_times_as_people_write_them(tmp_path):
     assert photos.species[0] == 'Vulpes vulpes' and photos.path[0] == 'Ünï—çødé 写真.jpg'
     assert photos.species[1] == 'animal' and photos.taken_at.isna()[1] and 'not declared' in photos.note[1]
     assert photos.photo_id.is_unique and len(photos) == 3
+    blank = write_package(tmp_path/'blank', media[:1], ['o1,d1,m1,,,,media,Blank,,'])
+    assert read_camtrap(blank, None).species.tolist() == ['empty']
+    # a description may name several files of a table, and the tables of places may be missing
+    (blank/'media.csv').rename(blank/'photos.csv')
+    (blank/'deployments.csv').unlink()
+    (blank/'datapackage.json').write_text('{"resources": [{"name": "media", "path": ["photos.csv"]}]}')
+    assert read_camtrap(blank, None).location.tolist() == ['d1']
 
 
 @pytest.mark.parametrize('spoil, message', [
     (lambda f: (f/'observations.csv').unlink(), 'no observations.csv'),
     (lambda f: (f/'media.csv').write_text(''), 'empty|no column|header'),
     (lambda f: (f/'media.csv').write_bytes(MEDIA.encode() + b'\nm1,d1,,caf\xe9.jpg,true,image/jpeg\n'), 'not UTF-8'),
-    (lambda f: (f/'datapackage.json').write_text('{"resources"'), 'no whole JSON')])
+    (lambda f: (f/'datapackage.json').write_text('{"resources"'), 'describes no data package')])
 def test_spoilt_packages_end_in_a_sentence(tmp_path, spoil, message):
     folder = write_package(tmp_path, [f'm1,d1,{clock(1)},1.jpg,true,image/jpeg'], ['o1,d1,m1,,,,media,blank,,'])
     spoil(folder)

@@ -15,10 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snakeid.core import SnakeidError
+from snakeid.data.camtrap import FIELDS, read_camtrap, write_camtrap
 from snakeid.data.cells import read_cells
 from snakeid.data.coco import read_coco, write_coco
+from snakeid.data.events import match_events
 from snakeid.data.files import list_files, locate_photos, name_apart
 from snakeid.data.manifest import attach_photos, pick_species, read_folders
+from snakeid.data.observations import name_type
 from snakeid.data.records import read_records
 from snakeid.data.tables import describe_reading, read_aicrowd, read_snakeclef, read_table, write_folders
 from snakeid.data.times import format_times, read_times
@@ -668,3 +671,168 @@ def test_coco_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(SnakeidError, match='No space left'):
         write_coco(pd.DataFrame(dict(path=['a.jpg'], species=['viper'])), tmp_path/'x.json')
     assert (tmp_path/'x.json').read_text() == 'mine' and [p.name for p in tmp_path.iterdir()] == ['x.json']
+
+
+# ---- Camtrap DP ----
+
+DEPLOYED = st.sampled_from(['d1', 'd2'])
+CLOCK = st.sampled_from(['2020-05-30T02:00:00Z', '2020-05-30T02:00:05Z', '2020-05-30T04:00:05+02:00',
+                         '2020-05-30T02:01:00Z', '2020-05-30T02:00:05.5Z'])
+KIND = st.sampled_from([('animal', 'Vulpes vulpes'), ('animal', 'Anas'), ('animal', ''), ('animal', 'a; b'),
+                        ('human', ''), ('human', 'Homo sapiens'), ('vehicle', ''), ('blank', ''), ('unknown', ''),
+                        ('unclassified', '')])
+SIDE = st.sampled_from(['', '0.1', '0.50', '1', 'x'])
+
+
+@st.composite
+def packages(draw):
+    "The tables of a package, with events that overlap and observations of nothing"
+    hung = [dict(deploymentID=d, locationID=draw(st.sampled_from(['', 'pond'])), latitude='50.7', longitude='4.01',
+                 locationName=draw(st.sampled_from(['', 'Old pond'])),
+                 deploymentStart=draw(st.sampled_from(['', '2020-05-01T00:00:00Z'])))
+            for d in draw(st.sampled_from([['d1', 'd2'], ['d2']]))]
+    files = ['media/1.jpg', 'media/2.jpg', 'media/gone.jpg', 'https://host.org/1/file', 'media/3.mp4', '1.jpg']
+    media = [dict(mediaID=f'm{i}', deploymentID=draw(DEPLOYED), timestamp=draw(CLOCK),
+                  filePath=draw(st.sampled_from(files)), filePublic=draw(st.sampled_from(['true', 'false'])),
+                  fileMediatype=draw(st.sampled_from(['image/jpeg', 'video/mp4'])),
+                  mediaComments=draw(st.sampled_from(['', 'hm']))) for i in range(draw(st.integers(1, 5)))]
+    seen = []
+    for i in range(draw(st.integers(0, 6))):
+        kind, name = draw(KIND)
+        start = draw(CLOCK)
+        seen.append(dict(observationID=draw(st.sampled_from([f'o{i}', f'o{i}', 'o0'])), deploymentID=draw(DEPLOYED),
+                         mediaID=draw(st.sampled_from(['', '', *(m['mediaID'] for m in media), 'gone'])),
+                         eventID=draw(st.sampled_from(['', 'e1', 'e2'])), eventStart=start,
+                         eventEnd=draw(st.sampled_from([start, '2020-05-30T02:00:30Z', 'soon'])), observationType=kind,
+                         scientificName=name, count=draw(st.sampled_from(['', '2'])), bboxX=draw(SIDE),
+                         bboxY=draw(SIDE), bboxWidth=draw(SIDE), bboxHeight=draw(SIDE)))
+        seen[-1]['observationLevel'] = 'media' if seen[-1]['mediaID'] else 'event'
+    return dict(deployments=hung, media=media, observations=seen)
+
+
+def save_package(folder, tables):
+    for name, rows in tables.items():
+        columns = dict.fromkeys(k for row in rows for k in row) or FIELDS[name]
+        pd.DataFrame(rows, columns=list(columns)).to_csv(folder/f'{name}.csv', index=False)
+    touch(folder, 'media/1.jpg', 'media/2.jpg', 'media/3.mp4', '1.jpg')
+    return folder
+
+
+def check_package(folder):
+    "What the format requires of its tables: https://camtrap-dp.tdwg.org/data"
+    about = json.loads((folder/'datapackage.json').read_text())
+    wanted = ['resources', 'profile', 'created', 'contributors', 'project', 'spatial', 'temporal', 'taxonomic']
+    assert set(about) == set(wanted)
+    wanted = ['title', 'samplingDesign', 'captureMethod', 'individualAnimals', 'observationLevel']
+    assert set(about['project']) == set(wanted)
+    tables = {n: pd.read_csv(folder/f'{n}.csv', dtype=str, keep_default_na=False) for n in FIELDS}
+    required = dict(deployments=['deploymentID', 'latitude', 'longitude', 'deploymentStart', 'deploymentEnd'],
+                    media=['mediaID', 'deploymentID', 'timestamp', 'filePath', 'filePublic', 'fileMediatype'],
+                    observations=['observationID', 'deploymentID', 'eventStart', 'eventEnd', 'observationLevel',
+                                  'observationType'])
+    for name, table in tables.items():
+        assert list(table) == FIELDS[name] and (table[required[name]] != '').all(axis=None), name
+        assert table[required[name][0]].is_unique
+        assert set(table.deploymentID) <= set(tables['deployments'].deploymentID)
+    media, seen = tables['media'], tables['observations']
+    assert media.timestamp.str.fullmatch(r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)').all()
+    assert media.filePath.str.fullmatch(r'(?=[^./~])((?!\.{2}).)*').all() and set(media.filePublic) <= {'true', 'false'}
+    assert set(seen.observationLevel) <= {'media', 'event'}
+    assert ((seen.mediaID == '') == (seen.observationLevel == 'event')).all()
+    assert set(seen.observationType) <= {'animal', 'human', 'vehicle', 'blank', 'unknown', 'unclassified'}
+
+
+@slow_files
+@given(packages(), st.sampled_from(['rarest', 'first', 'largest']))
+def test_camtrap_there_and_back(tmp_path_factory, tables, label):
+    folder = save_package(tmp_path_factory.mktemp('t'), tables)
+    try: m = read_camtrap(folder, label=label, unlisted=False)
+    except SnakeidError as e:
+        assert 'none of the' in str(e)
+        return
+    media, seen = tables['media'], tables['observations']
+    # Beside a reading by plain loops: first of the photo itself, else of its event
+    for row, photo in zip(m.itertuples(), media):
+        own = [o for o in seen if o['mediaID'] == photo['mediaID']]
+        now = pd.Timestamp(photo['timestamp'])
+        held = [o for o in seen if not o['mediaID'] and o['deploymentID'] == photo['deploymentID']
+                and o['eventEnd'] != 'soon' and pd.Timestamp(o['eventStart']) <= now <= pd.Timestamp(o['eventEnd'])]
+        mine = [o for o in seen if o in own or o in held]
+        if any(o['observationType'] != 'unclassified' for o in own): mine = own
+        names = [name_type(o['observationType'], o['scientificName']) for o in mine]
+        names = list(dict.fromkeys(n.replace(';', ',') for n in names if n))
+        assert (row.labels if isinstance(row.labels, str) else '') == '; '.join(names), (photo, mine)
+        events = [o['eventID'] for o in mine if o['eventID']]
+        assert row.sequence == events[0] if events else pd.isna(row.sequence)
+        assert row.sequence_level == (mine != own)
+        assert len(json.loads(row.boxes or '[]')) == len(mine)
+    # Nothing is lost: what holds for no photo has a row of its own
+    told = ' '.join(m.boxes.fillna(''))
+    passed = [o for o in seen if f'"observationID": "{o["observationID"]}' not in told]
+    assert all(not o['mediaID'] for o in passed)
+    about = dict(title='t', contributors=['me'], sampling_design='targeted')
+    places = {place: (50.7, 4.01) for place in m.location}
+    try: write_camtrap(m, folder/'out', **about, places=places)
+    except SnakeidError as e:
+        assert 'has no photo with a time' in str(e)
+        nothing = pd.Series(None, m.index, dtype='str')
+        for c in ('deployment_start', 'deployment_end'): m[c] = m.get(c, nothing).fillna('2020-05-01T00:00:00Z')
+        write_camtrap(m, folder/'out', **about, places=places)
+    check_package(folder/'out')
+    again = read_camtrap(folder/'out', images=folder, label=label, unlisted=False)
+    for c in ('latitude', 'longitude', 'deployment_start', 'deployment_end', 'location_name'): # which the writer finds
+        if c not in m or m[c].isna().any(): again, m = (t.drop(columns=c, errors='ignore') for t in (again, m))
+    pd.testing.assert_frame_equal(again[sorted(again)], m[sorted(m)])
+
+
+@given(st.lists(st.tuples(DEPLOYED, st.integers(0, 9)), max_size=8),
+       st.lists(st.tuples(DEPLOYED, st.integers(-1, 9), st.integers(0, 10)), max_size=8))
+@settings(deadline=None)
+def test_events_by_hand(photos, events):
+    def when(n): return pd.NaT if n in (-1, 9) else pd.Timestamp('2020-01-01') + pd.Timedelta(n, 's')
+    shots = pd.DataFrame(photos, columns=['deployment', 'utc'])
+    shots['utc'] = shots.utc.map(when).astype('datetime64[us]')
+    visits = pd.DataFrame(events, columns=['deployment', 'start', 'end'])
+    for c in ('start', 'end'): visits[c] = visits[c].map(when).astype('datetime64[us]')
+    found = set(zip(*(p.tolist() for p in match_events(shots, visits))))
+    assert found == {(e, p) for e, v in visits.iterrows() for p, s in shots.iterrows()
+                     if v.deployment == s.deployment and v.start <= s.utc <= v.end}
+
+
+def test_coco_and_camtrap_say_the_same(tmp_path):
+    # From one format through the other and back: names, places, times, boxes
+    touch(tmp_path/'images', 'a.jpg', 'b.jpg')
+    image = dict(location=7, seq_id='s', datetime='2020-01-01 10:00:00', width=200, height=100)
+    coco = dict(images=[dict(image, id='a', file_name='a.jpg'), dict(image, id='b', file_name='b.jpg')],
+                categories=[dict(id=0, name='empty'), dict(id=1, name='Vulpes vulpes')],
+                annotations=[dict(id=1, image_id='a', category_id=1, bbox=[20, 10, 100, 50]),
+                             dict(id=2, image_id='b', category_id=0)])
+    m = read_coco(save_json(tmp_path/'x.json', coco), tmp_path/'images')
+    write_camtrap(m, tmp_path/'dp', title='t', contributors=[dict(title='Ada', role='contact')], zone='Z',
+                  sampling_design='targeted', places={'7': (50.7, 4.01)}, images=tmp_path/'images')
+    check_package(tmp_path/'dp')
+    again = read_camtrap(tmp_path/'dp', images=tmp_path/'images')
+    same = 'photo_id path species labels location sequence taken_at width height flag note'.split()
+    pd.testing.assert_frame_equal(again[same], m[same])
+    assert json.loads(again.boxes[0])[0]['bbox_relative'] == [.1, .1, .5, .5]
+    back = read_coco(write_coco(again, tmp_path/'y.json'), tmp_path/'images')
+    pd.testing.assert_frame_equal(back[same], m[same])
+
+
+def test_camtrap_package_of_other_names(tmp_path):
+    # datapackage.json says what the tables are called
+    photo = dict(mediaID='m', deploymentID='d1', timestamp='2020-01-01T00:00:00Z', filePath='media/1.jpg')
+    save_package(tmp_path, dict(deployments=[dict(deploymentID='d1')], observations=[], media=[photo]))
+    (tmp_path/'media.csv').rename(tmp_path/'photos.csv')
+    resources = [dict(name='media', path='photos.csv'), dict(name='other', data=[])]
+    save_json(tmp_path/'datapackage.json', dict(resources=resources))
+    m = read_camtrap(tmp_path, unlisted=False)
+    assert m.photo_id.tolist() == ['m'] and m.flag.tolist() == ['no label']
+    assert m.path[0] == str(tmp_path/'media'/'1.jpg')
+
+
+def test_camtrap_of_urls_alone(tmp_path):
+    photo = dict(mediaID='m', deploymentID='d1', timestamp='2020-01-01T00:00:00Z', filePath='https://h.org/1.jpg')
+    save_package(tmp_path, dict(deployments=[dict(deploymentID='d1')], observations=[], media=[photo]))
+    m = read_camtrap(tmp_path, unlisted=False)
+    assert m.path.tolist() == ['https://h.org/1.jpg'] and m.flag[0].startswith('only a URL: download the photo')

@@ -105,7 +105,8 @@ def test_camera_traps(tmp_path_factory, rows):
     coco = read_coco(write_coco(t, folder/'c.json', images=folder/'images'), folder/'images')
     agrees(coco, t, 'location', 'sequence', 'path')
     assert (coco.taken_at == t.taken_at).all()
-    write_camtrap(coco, folder/'dp', title='x', contributors=['y'], coordinates=dict(L1=(1., 2.)), zone='Z')
+    write_camtrap(coco, folder/'dp', title='x', contributors=['y'], places=dict(L1=(1., 2.)), zone='Z',
+                  sampling_design='opportunistic')
     agrees(read_camtrap(folder/'dp', folder/'images'), t, 'location', 'sequence', 'path')
 
 

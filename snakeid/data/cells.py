@@ -31,7 +31,7 @@ def tell_memory(
     "Turn the end of the memory into one sentence"
     spare = None
     try:
-        spare = mmap.mmap(-1, 2**23)                     # room for the sentence: what is being read is held till the end
+        spare = mmap.mmap(-1, 2**23)                     # room for the sentence: what is read is held till the end
         yield
     except (MemoryError, OSError, RuntimeError, pd.errors.ParserError) as e:
         # the end of the memory has several faces: a refused block, a refused thread, a parser with words of its own

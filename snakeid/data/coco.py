@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 
 from ..core import SnakeidError, some_of, write_whole
 from .cells import tell_memory
-from snakeid.data.manifest import (add_flag, add_note, attach_photos, check_manifest, join_texts, pick_species,
-    tidy_names)
+from .files import shorten_paths
+from .manifest import (add_flag, add_note, attach_photos, check_manifest, join_texts, keep_flags,
+    pick_species, tidy_names)
 from .records import BATCH, as_column, as_text, read_records
 from .times import format_times, read_times
 
@@ -167,40 +168,17 @@ def read_coco(
         return attach_photos(table, images, source=path, match=match, unlisted=unlisted)
 
 # %% ../../nbs/api/12_data.coco.ipynb #50e89e8c
-_FOUND_ANEW = ('no label: not in the labels', 'missing file', 'no file name', 'ambiguous', 'listed ', 'corrupt: so say')
-
-def _keep_flags(flags:pd.Series) -> list[str]:
-    "Reasons that a reader would not find again by itself"
-    def keep(text:str) -> str:
-        "Of one photo"
-        return '; '.join(r for r in text.split('; ') if r != 'no label' and not r.startswith(_FOUND_ANEW))
-    known = {text: keep(text) for text in flags.unique()}
-    return [known[text] for text in flags]
-
 def _file_names(manifest:pd.DataFrame, images:str|os.PathLike|None) -> list[str]:
-    "Name of each file as the JSON gives it, with '/' between its parts"
-    paths = manifest.path.to_numpy(object)
-    if images is not None:
-        root = os.path.join(str(Path(images)), '')
-        outside = [p for p in paths if not p.startswith(root)]
-        if outside:
-            raise SnakeidError(f"{len(outside)} photos are not below {images}, such as {outside[0]}: give the folder "
-                               "that holds all")
-        names = [p[len(root):] for p in paths]
-    else:
-        folders = {os.path.dirname(p) for p in paths}
-        mixed = '' in folders or len({os.path.isabs(f) for f in folders}) > 1
-        root = '' if mixed else os.path.join(os.path.commonpath(folders), '')
-        names = [p[len(root):] for p in paths]
-        if 'file_name' in manifest:
-            names = [n if isinstance(n, str) else m for n, m in zip(manifest.file_name.to_numpy(object), names)]
-    return [n.replace(os.sep, '/') for n in names]
+    "Name of each file as the JSON gives it"
+    names = shorten_paths(manifest.path, images)
+    if images is not None or 'file_name' not in manifest: return names
+    return [n if isinstance(n, str) else m for n, m in zip(manifest.file_name.to_numpy(object), names)]
 
 def _annotations_of(species:str|None, labels:str|None, boxes:str) -> list[dict]:
     "Annotations of one photo; a species that was changed since it was read counts, and not what was read"
     if not isinstance(species, str): return []
     whole = [dict(species=s) for s in labels.split('; ')] if isinstance(labels, str) else []
-    if boxes: whole = json.loads(boxes)
+    if isinstance(boxes, str) and boxes: whole = [a for a in json.loads(boxes) if isinstance(a.get('species'), str)]
     return whole if species in [a.get('species') for a in whole] else [dict(species=species)]
 
 def _clean(values:pd.Series) -> list:
@@ -250,7 +228,7 @@ def write_coco(
     ours = {'photo_id', 'path', 'species', 'labels', 'boxes', 'file_name', 'location', 'sequence', 'taken_at', 'zone',
             'flag', 'note', 'sequence_level'}
     fields |= {c: rows[c] for c in rows if c not in ours}
-    fields['flag'] = pd.Series(_keep_flags(rows.flag)).replace('', None)
+    fields['flag'] = pd.Series(keep_flags(rows.flag, ('corrupt: so say',))).replace('', None)
     if 'note' in rows: fields['note'] = rows.note.replace('', None)
     columns = {k: _clean(v) for k, v in fields.items()}
     level = _clean(rows.sequence_level) if 'sequence_level' in rows else None
