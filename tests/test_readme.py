@@ -68,12 +68,15 @@ def test_the_program_for_a_collection_runs(tmp_path, monkeypatch):
     from snakeid.samples.collection import draw_collection
     draw_collection(tmp_path, n=80, seed=2, size=96, species=4, broken=.05, duplicates=.1, workers=0)
     monkeypatch.chdir(tmp_path)
-    names = {}
+    names, before = {}, set(tmp_path.iterdir())
     exec(find_programs()[1], names)
+    # what it leaves behind lies where git does not look
+    assert set(tmp_path.iterdir()) - before == {tmp_path/'runs'}
+    assert '/runs/' in (ROOT/'.gitignore').read_text().splitlines()
     photos = names['photos']
     assert len(photos) == 80 and photos.duplicate_group.notna().any()
     assert (photos[photos.flag == ''].groupby('duplicate_group').split.nunique() == 1).all()
-    assert (tmp_path/'look_at_these.csv').exists() and len(names['dls'].train_ds)
+    assert (tmp_path/'runs'/'look_at_these.csv').exists() and len(names['dls'].train_ds)
 
 
 def test_the_program_uses_names_that_are_there():
@@ -82,3 +85,10 @@ def test_the_program_uses_names_that_are_there():
     exec(lines[0], names)
     called = {n.func.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
     assert called - {'print'} <= set(names) and len(lines) == 10
+
+
+def test_the_commands_write_below_runs():
+    "So that a checkout stays clean, whatever of the README is tried in it"
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    written = re.findall(r'--out (\S+)', '\n'.join(re.findall(r'```sh\n(.*?)```', text, re.S)))
+    assert len(written) >= 3 and all(name.startswith('runs/') for name in written)
