@@ -11,13 +11,10 @@ replace crops, flips and light.
 """
 import argparse
 import dataclasses
-import platform
-import subprocess
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
+from common import save_table
 from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -102,13 +99,7 @@ def main():
         theirs = score_training(manifest, recipe, change)
         for metric, a, b in zip(('accuracy, plain', 'accuracy, vote'), ours, theirs):
             rows.append((f'{args.epochs} epochs, {change}', metric, a, b))
-    table = pd.DataFrame(rows, columns=['case', 'metric', 'ours', 'peer'])
-    table['ratio'], table['unit'] = table.ours/table.peer, f'share of {n} validation photos'
-    table['machine'] = f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True)
-    table['commit'] = commit.stdout.strip()
-    table.round(4).to_csv(Path(__file__).parent/'results'/'causes.csv', index=False)
-    print(table[['case', 'metric', 'ours', 'peer']].round(3).to_string(index=False))
+    save_table([(*row, f'share of {n} validation photos') for row in rows], 'causes')
 
 
 if __name__ == '__main__': main()

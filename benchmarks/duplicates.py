@@ -15,9 +15,7 @@ import argparse
 import hashlib
 import io
 import os
-import platform
 import resource
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pandas as pd
+from common import save_table
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -233,20 +232,8 @@ def main():
     if args.images: report_drawn(rows)
     report_scale(args.scale, rows)
     if not rows: parser.error('give --labels and --images, or --scale')
-    columns = ['case', 'metric', 'ours', 'peer', 'ratio', 'unit', 'machine', 'commit']
-    table = pd.DataFrame(rows, columns=columns)
-    table['peer'] = table.peer.astype(float)
-    table['ratio'] = table.ours/table.peer
-    table['machine'] = f'{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}'
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout
-    table['commit'] = commit.strip()
-    out = Path(__file__).parent/'results'/'duplicates.csv'
-    old = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=columns)
-    same = pd.MultiIndex.from_frame(old[['case', 'metric']]).isin(pd.MultiIndex.from_frame(table[['case', 'metric']]))
-    whole = pd.concat([old[~same], table]) if (~same).any() else table
-    out.parent.mkdir(exist_ok=True)
-    whole.round(4).to_csv(out, index=False)
-    print(table[columns[:6]].round(4).to_string(index=False))
+    save_table(rows, 'duplicates', machine=f'{os.cpu_count()} cores, numpy {np.__version__}',
+               stays=lambda old: old.case != '')
 
 
 if __name__ == '__main__': main()

@@ -14,7 +14,6 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import save_table
 from fastai.vision.core import PILImage
 from fastai.vision.utils import verify_image, verify_images
 from fastcore.foundation import L
@@ -119,7 +119,6 @@ def main():
     parser.add_argument('--runs', type=int, default=9, help='timed runs of each side')
     args = parser.parse_args()
     warnings.filterwarnings('ignore', 'Corrupt EXIF')
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix='integrity-') as work:
         rows = list(summarize_corpus(check_corpus(Path(work)/'corpus', args.photos)))
         for size, n in ((224, 1000), (800, 300), (1600, 150)):
@@ -132,18 +131,10 @@ def main():
         for images in map(Path, args.images):
             name = images.parent.name if images.name == 'images' else images.name
             rows += time_both(name, find_photos(images), args.runs)
-    table = pd.DataFrame(rows).astype(dict(ours=float, peer=float))
-    table['ratio'] = table.ours/table.peer.where(table.peer != 0)
-    table['machine'] = f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}'
-    table['commit'] = commit
-    out = Path(__file__).parent/'results'/'integrity.csv'
-    table = table[['case', 'metric', 'ours', 'peer', 'ratio', 'unit', 'machine', 'commit']]
-    old = pd.read_csv(out) if out.exists() else table[:0]
-    kept = old[~old.case.isin(table.case) & ~old.case.str.startswith(('corpus', 'damaged:', 'odd:', 'sound:'))]
-    out.parent.mkdir(exist_ok=True)
-    (pd.concat([kept, table]) if len(kept) else table).round(4).to_csv(out, index=False)
-    shown = table[~table.case.str.startswith(('damaged:', 'odd:', 'sound:'))]
-    print(shown[['case', 'metric', 'ours', 'peer', 'ratio', 'unit']].round(3).to_string(index=False, na_rep='-'))
+    kinds = ('damaged:', 'odd:', 'sound:')
+    save_table(rows, 'integrity', machine=f'{os.cpu_count()} cores, Python {platform.python_version()}',
+               stays=lambda old: ~old.case.str.startswith(('corpus', *kinds)),
+               shows=lambda table: ~table.case.str.startswith(kinds))
 
 
 if __name__ == '__main__': main()

@@ -9,7 +9,6 @@ majority vote and mean of the four views, and a logistic regression on the same 
 photos (its strength chosen on the validation photos, fitted to the training photos). `peer` is that regression.
 """
 import argparse
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,8 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
+from common import save_table
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,6 +30,8 @@ from snakeid.predict.batch import FOUR_VIEWS, WHOLE, make_view, predict_photos
 from snakeid.predict.vote import vote_majority, vote_mean
 from snakeid.data.photo import open_photo
 from snakeid.report.page import read_run
+
+FROZEN = 'frozen features, logistic regression'
 
 
 def read_features(paths, arch, weights):
@@ -67,7 +68,6 @@ def main():
                         help='folder for the runs (a temporary one when not given); finished runs in it are used again')
     args = parser.parse_args()
     runs = Path(args.runs or tempfile.mkdtemp(prefix='main_job-'))
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True).stdout.strip()
     rows, features = [], None
     for seed in args.seeds:
         folder = runs/f'{args.arch}-{seed}'
@@ -83,32 +83,19 @@ def main():
         run, bundle = read_run(folder), read_bundle(folder)
         if features is None: features = read_features(run.manifest.path.tolist(), args.arch, args.weights)
         test = run.manifest[run.manifest.split == 'test']
-        answers = {'frozen features, logistic regression': fit_frozen(run.manifest, features)}
+        answers = {FROZEN: fit_frozen(run.manifest, features)}
         for name, views, aggregate in (('plain', (WHOLE,), vote_mean), ('majority vote of 4 views', FOUR_VIEWS,
                                                                         vote_majority),
                                        ('mean of 4 views', FOUR_VIEWS, vote_mean)):
             answers[name] = predict_photos(bundle, test, views=views, aggregate=aggregate).species
-        for name, said in answers.items():
-            scores = dict(accuracy=score_accuracy(test.species, said), macro_f1=score_macro_f1(test.species, said))
-            rows += [dict(case=f'{args.arch}, seed {seed}, {name}', metric=m, ours=v, unit='share') for m,
-                     v in scores.items()]
-        rows.append(dict(case=f'{args.arch}, seed {seed}', metric='time of snakeid train',
-                         ours=float((folder/'minutes.txt').read_text()), unit='minutes'))
-    table = pd.DataFrame(rows)
-    seeds = table.case.str.extract(r'seed (\d+)')[0]
-    frozen = table.case.str.contains('frozen')
-    peers = dict(zip(zip(seeds[frozen], table.metric[frozen]), table.ours[frozen]))
-    table['peer'] = [np.nan if f else peers.get(key, np.nan) for f, key in zip(frozen, zip(seeds, table.metric))]
-    table['ratio'] = table.ours/table.peer
-    table['machine'] = f'{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-    table['commit'] = commit
-    out = Path(__file__).parent/'results'/'main_job.csv'
-    columns = ['case', 'metric', 'ours', 'peer', 'ratio', 'unit', 'machine', 'commit']
-    old = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=columns)
-    keep = old[~old.case.isin(table.case)]
-    table = pd.concat([keep, table[columns]]) if len(keep) else table[columns]
-    out.parent.mkdir(exist_ok=True)
-    table.round(4).to_csv(out, index=False)
+        scores = {name: dict(accuracy=score_accuracy(test.species, said), macro_f1=score_macro_f1(test.species, said))
+                  for name, said in answers.items()}
+        rows += [(f'{args.arch}, seed {seed}, {name}', metric, value,
+                  np.nan if name == FROZEN else scores[FROZEN][metric], 'share')
+                 for name, found in scores.items() for metric, value in found.items()]
+        rows.append((f'{args.arch}, seed {seed}', 'time of snakeid train', float((folder/'minutes.txt').read_text()),
+                     np.nan, 'minutes'))
+    table = save_table(rows, 'main_job', stays=lambda old: old.case != '')
     mine = table[table.case.str.startswith(f'{args.arch},')]
     mine = mine.assign(what=mine.case.str.split(', ', n=2).str[2].fillna('minutes'))
     print(mine.pivot_table(index='what', columns='metric', values='ours', aggfunc='mean').round(3).to_string())
