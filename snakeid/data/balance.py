@@ -61,13 +61,41 @@ def describe_counts(
 def weigh_photos(
     manifest:pd.DataFrame, # One row a photo, with `species` and `split`
     beta:float=1., # 0: photos equally often, 1: species equally often
+    *,
+    overlap:float|None=None, # b of the effective number of photos, 0 to below 1, as 0.999; plain numbers when not given
+    most:float|None=None, # Most draws of a photo in an epoch, above 1; no cap when not given
+    group:str|None=None, # Column whose values each count as one photo, as 'sequence'
 )->pd.DataFrame: # The manifest with a `weight` column: mean 1 over training photos, 0 elsewhere
     "Weights ∝ n^(−β) from each species' number of training photos"
-    manifest = check_manifest(manifest, 'species', 'split')
+    manifest = check_manifest(manifest, 'species', 'split', *([group] if group else []))
     if not 0 <= beta <= 2: raise SnakeidError(f"beta must lie between 0 and 2, found {beta}")
+    if overlap is not None and not 0 <= overlap < 1:
+        raise SnakeidError(f"overlap must lie from 0 to below 1, found {overlap}: give 1 − 1/N, N photos being as good as any more")
+    if most is not None and not most > 1:
+        raise SnakeidError(f"most must be above 1, found {most}: the mean weight is 1")
     train = manifest['split'].eq('train').fillna(False).to_numpy(bool)
     if not train.any(): raise SnakeidError("no photo has the split 'train': split the manifest first")
     codes, _ = pd.factorize(manifest.species)
-    n = np.bincount(codes[train & (codes >= 0)], minlength=codes.max()+2)[codes]
-    weight = np.where(train, np.maximum(n, 1.)**-beta, 0.)
-    return manifest.assign(weight=weight/weight[train].mean())
+    share = _shares(manifest[group], codes, train) if group else np.ones(len(manifest))
+    n = np.bincount(codes[train & (codes >= 0)], share[train & (codes >= 0)], minlength=codes.max()+2)[codes]
+    if overlap: n = -np.expm1(n*np.log(overlap))/(1-overlap)
+    weight = np.where(train, share*np.maximum(n, 1.)**-beta, 0.)
+    weight[train] = _capped(weight[train]/weight[train].mean(), most)
+    return manifest.assign(weight=weight)
+
+def _shares(group:pd.Series, codes:np.ndarray, train:np.ndarray) -> np.ndarray:
+    "1 / (training photos of the same group and species); 1 where the group is not known"
+    places, _ = pd.factorize(group)
+    pairs, _ = pd.factorize(places*(codes.max()+2) + codes)
+    size = np.bincount(pairs[train], minlength=pairs.max()+1)[pairs]
+    return np.where(places >= 0, 1/np.maximum(size, 1), 1.)
+
+def _capped(weight:np.ndarray, most:float|None) -> np.ndarray:
+    "Weights of mean 1 in their proportions, but for those that would exceed `most`"
+    over = np.zeros(len(weight), bool)
+    while most is not None and (found := (weight > most) & ~over).any():
+        over |= found
+        rest = weight[~over].sum()
+        if not rest: break
+        weight = np.where(over, most, weight*(len(weight) - most*over.sum())/rest)
+    return weight
