@@ -19,7 +19,7 @@ from ..core import SnakeidError, some_of, write_whole
 from .factory import BodySpec, make_body, make_head
 
 # %% ../../nbs/api/22_models.bundle.ipynb #6d445b83
-FORMAT = 1 # Raised when an older reader could misunderstand a newer bundle
+FORMAT = 2 # The newest that this reader knows; bundles with a plain head are still written as 1, which older readers know
 
 @dataclass
 class Bundle:
@@ -48,9 +48,12 @@ def write_bundle(
     with write_whole(folder/'model.safetensors') as tmp:
         tmp.write_bytes(save(state))
         digest = _digest(tmp)
-    head = [m for m in bundle.model[1] if isinstance(m, nn.Dropout)]
-    info = dict(format=FORMAT, weights_sha256=digest, size=bundle.size, dropout=head[0].p if head else 0.,
-                body=asdict(bundle.spec),
+    head = {kind: [m for m in bundle.model[1] if isinstance(m, kind)] for kind in (nn.Dropout, nn.Linear, nn.BatchNorm1d)}
+    hidden, batchnorm = [m.out_features for m in head[nn.Linear][:-1]], bool(head[nn.BatchNorm1d])
+    extra = dict(hidden=hidden, batchnorm=batchnorm) if hidden or batchnorm else {}
+    info = dict(format=2 if extra else 1, weights_sha256=digest, size=bundle.size,
+                dropout=head[nn.Dropout][0].p if head[nn.Dropout] else 0.,
+                **extra, body=asdict(bundle.spec),
                 species=list(bundle.species), notes=bundle.notes)
     with write_whole(folder/'bundle.json') as tmp:
         tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
@@ -81,6 +84,8 @@ def read_bundle(
         raise SnakeidError(f"{weights} is not the file that bundle.json describes (checksum): it was cut short or changed; copy it again")
     spec = BodySpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['body'].items()})
     body, _ = make_body(f'{spec.library}/{spec.arch}', weights='none')
-    model = nn.Sequential(body, make_head(spec.features, len(info['species']), info['dropout']))
+    head = make_head(spec.features, len(info['species']), info['dropout'], hidden=tuple(info.get('hidden', ())),
+                     batchnorm=info.get('batchnorm', False))
+    model = nn.Sequential(body, head)
     model.load_state_dict(load_file(weights))
     return Bundle(model.eval(), info['species'], spec, info['size'], info['notes'])
