@@ -29,8 +29,12 @@ from .data.duplicates import *  # noqa: F403
 from .data.groups import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403
+from .data.draws import *  # noqa: F403
 from .data.leaks import *  # noqa: F403
+from .data.views import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
+from .models.cnn import *  # noqa: F403
+from .data.enlarge import *  # noqa: F403
 from .models.factory import *  # noqa: F403
 from .models.bundle import *  # noqa: F403
 from .models.imagenet import *  # noqa: F403
@@ -40,8 +44,13 @@ from .samples.snake import *  # noqa: F403
 from .samples.scene import *  # noqa: F403
 from .samples.collection import *  # noqa: F403
 from .samples.jpegs import *  # noqa: F403
+from .train.losses import *  # noqa: F403
 from .samples.damage import *  # noqa: F403
+from .train.head import *  # noqa: F403
+from .train.recipes import *  # noqa: F403
 from .train.callbacks import *  # noqa: F403
+from .train.checkpoint import *  # noqa: F403
+from .train.regularisers import *  # noqa: F403
 from .train.fit import *  # noqa: F403
 from .predict.vote import *  # noqa: F403
 from .predict.batch import *  # noqa: F403

@@ -18,7 +18,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='snakeid',
                                      description='Train a species classifier from photos, judge it and use it.')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    def add(name, text, *options):
+    def add(name:str, text:str, *options:tuple[str,dict]):
+        "One command with its options: flags, and what argparse wants to know of them"
         p = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + '.',
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         for flags, kwargs in options: p.add_argument(*flags.split(), **kwargs)
@@ -35,14 +36,17 @@ def make_parser() -> argparse.ArgumentParser:
         ('--weights', dict(metavar='FILE',
                            help="ImageNet weights; 'none' trains from scratch (default: those that come with the default "
                            "architecture, else a download)")),
-        ('--epochs', dict(number, help='epochs in which all layers learn (default: 10)')),
-        ('--frozen-epochs', dict(number, help='epochs before, in which only the head learns (default: 2)')),
+        ('--recipe', dict(default='modern', metavar='NAME',
+                          help='numbers of the training: modern, snake2019, wildcam2021, …; '
+                          'the options below change single ones')),
+        ('--epochs', dict(number, help='epochs in which all layers learn')),
+        ('--frozen-epochs', dict(number, help='epochs before, in which only the head learns')),
         ('--lr', dict(type=float, metavar='RATE',
-                      help='highest learning rate of the head (default: found by lr_find)')),
-        ('--size', dict(number, help='side of the photos at prediction, pixels (default: 224)')),
+                      help='highest learning rate of the head (modern: found by lr_find)')),
+        ('--size', dict(number, help='side of the photos at prediction, pixels (modern: 224)')),
         ('--train-size', dict(number, help='side of the crops in training, pixels (default: as --size)')),
-        ('--bs', dict(number, help='photos a batch (default: 32)')),
-        ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species (default: 0.5)')), seed)
+        ('--bs', dict(number, help='photos a batch (modern: 32)')),
+        ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species')), seed)
     add('identify', 'name the species on photos with a trained run',
         ('run', dict(metavar='RUN', help='folder of a finished run')),
         ('photos', dict(nargs='+', metavar='PHOTO_OR_FOLDER', help='what to identify')),
@@ -98,8 +102,9 @@ def train_run(
     from snakeid import __version__
     from snakeid.core import SnakeidError, some_of, write_whole
     from snakeid.data.balance import count_species, weigh_photos
-    from snakeid.data.clean import flag_unreadable
+    from snakeid.data.clean import channel_statistics, flag_unreadable, measure_quality
     from snakeid.data.loaders import make_dataloaders
+    from snakeid.data.scan import scan_photos
     from snakeid.data.splits import split_stratified
     from snakeid.models.bundle import write_bundle
     from snakeid.predict.batch import predict_photos
@@ -110,7 +115,7 @@ def train_run(
     if os.path.exists(out/'run.json'):
         raise SnakeidError(f"{out} already holds a finished run: choose another folder with --out")
     manifest = flag_unreadable(manifest, progress=Counter('photos checked'))
-    manifest = weigh_photos(split_stratified(manifest, seed=seed), recipe.beta)
+    manifest = weigh_photos(split_stratified(manifest, seed=seed), **recipe.weighing)
     with write_whole(out/'manifest.csv') as tmp: manifest.to_csv(tmp, index=False)  # fails now, not after the training
     flagged, counts = manifest[manifest.flag != ''], count_species(manifest)
     for reason, n in flagged.flag.str.split(':').str[0].value_counts().items(): print(f'  left out: {n} × {reason}')
@@ -123,15 +128,18 @@ def train_run(
     if not counts.valid.sum():
         raise SnakeidError("no species has three photos, so none is left to choose the best weights: add photos")
     with warnings.catch_warnings(record=True) as said:   # told as lines, without the place in the code
-        dls = make_dataloaders(manifest, size=recipe.size, train_size=recipe.train_size, bs=recipe.bs,
-                               min_scale=recipe.min_scale, light=recipe.light)
+        dls = make_dataloaders(manifest, **recipe.loading, seed=seed)
     for text in {str(w.message) for w in said if w.category is UserWarning}: print(f'  {text}')
-    learn = make_learner(dls, arch, weights, recipe, seed=seed)
+    stats = channel_statistics(scan_photos(manifest[manifest.split == 'train'],
+                                           [measure_quality])) if recipe.own_statistics else None
+    learn = make_learner(dls, arch, weights, recipe, stats=stats, seed=seed)
     print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers",
           flush=True)
-    def tell(text): print(f'  {text}', flush=True)
+    def tell(text:str):
+        "A line under the title"
+        print(f'  {text}', flush=True)
     with learn.no_bar(), learn.no_logging():
-        fitted = fit_species(learn, recipe, seed=seed, cbs=[PrintProgress()], tell=tell)
+        fitted = fit_species(learn, recipe, seed=seed, cbs=[PrintProgress()], checkpoint=out/'checkpoint.pt', tell=tell)
     trained = time.perf_counter()-start
     bundle = make_bundle(learn, recipe.size, source=source, arch=arch)
     write_bundle(bundle, out/'bundle')
@@ -142,6 +150,7 @@ def train_run(
                     device=str(dls.device), snakeid=__version__, torch=torch.__version__,
                     python=platform.python_version())
     page = write_report(run)
+    (out/'checkpoint.pt').unlink(missing_ok=True)        # the run is whole
     print(f"  {run.summary()}\n  {clock(time.perf_counter()-start)} in all; model in {out/'bundle'}, report in {page}", flush=True)
     return run
 
@@ -153,13 +162,14 @@ def _train(args:argparse.Namespace):
 
     from snakeid.data.manifest import read_folders
     from snakeid.data.tables import read_aicrowd
-    from snakeid.train.fit import Recipe
+    from snakeid.train.recipes import Recipe, find_recipe
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
     if args.size is not None and args.train_size is None: chosen['train_size'] = args.size
     manifest = read_aicrowd(args.labels, args.images) if args.labels else read_folders(args.images)
     out = Path(args.out) if args.out else _next_free(Path('runs'))
     print(f"Training {out} from {len(manifest)} rows", flush=True)
-    train_run(manifest, out, recipe=Recipe(**chosen), arch=args.arch, weights=args.weights, seed=args.seed,
+    train_run(manifest, out, recipe=dataclasses.replace(find_recipe(args.recipe), **chosen), arch=args.arch,
+              weights=args.weights, seed=args.seed,
               source=Path(args.images).name)
 
 def _demo(args:argparse.Namespace):
@@ -170,7 +180,7 @@ def _demo(args:argparse.Namespace):
     from snakeid.data.tables import read_aicrowd
     from snakeid.report.page import read_run
     from snakeid.samples.collection import draw_collection
-    from snakeid.train.fit import Recipe
+    from snakeid.train.recipes import Recipe
     if os.path.exists(out/'run.json'):
         run = read_run(out)
         print(f"The demo has run before: {run.summary()}\n  report in {out/'report.html'}; another one with --out FOLDER")
@@ -180,7 +190,8 @@ def _demo(args:argparse.Namespace):
     draw_collection(photos, n=1000, seed=args.seed, broken=.01, progress=Counter('photos drawn'))
     check_writable(out)
     manifest = read_aicrowd(photos/'train_labels.csv', photos/'images')
-    recipe = Recipe(train_size=192, beta=1.)             # the rarest species has 8 training photos: draw species equally often
+    recipe = Recipe(train_size=192,
+                    beta=1.)             # the rarest species has 8 training photos: draw species equally often
     train_run(manifest, out, recipe=recipe, seed=args.seed, source='drawn snakes')
 
 def _identify(args:argparse.Namespace):

@@ -1,8 +1,4 @@
-"The whole road: seeds, runs that are stopped or killed, real photos, and properties that must always hold"
-import os
-import subprocess
-import sys
-import threading
+"The whole road: seeds, runs that are stopped, real photos, and properties that must always hold"
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,35 +61,6 @@ def test_interrupted_identify(trained, call, tmp_path, monkeypatch):
     monkeypatch.setattr(pd.DataFrame, 'to_csv', stop)
     assert call('identify', trained.run, trained.images, '--out', tmp_path/'table.csv').status == 130
     assert [p.name for p in tmp_path.iterdir()] == ['table.csv'] and (tmp_path/'table.csv').read_text() == 'old'
-
-
-def test_killed_training(trained, train, call, tmp_path):
-    run = tmp_path/'run'
-    code = 'import sys; from snakeid.cli import main; sys.exit(main(sys.argv[1:]))'
-    options = '--size 64 --train-size 64 --epochs 5000 --frozen-epochs 1 --lr 0.003'.split()
-    command = [sys.executable, '-c', code, 'train', '--images', str(trained.images), '--labels', str(trained.labels),
-               '--out', str(run), *options]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    late = threading.Timer(300, process.kill)
-    late.start()
-    try:
-        told = []
-        for line in process.stdout:
-            told.append(line)
-            if 'epoch 2/5000' in line: break             # in mid-training, all layers learn
-        process.kill()                                   # SIGKILL: nothing in the process can tidy up
-        process.wait()
-    finally:
-        late.cancel()
-        process.stdout.close()
-    assert 'epoch 2/5000' in told[-1], ''.join(told)
-    assert process.returncode < 0 or os.name == 'nt'
-    assert sorted(p.name for p in run.rglob('*')) == ['manifest.csv']
-    done = call('identify', run, trained.images)
-    assert done.status == 2 and 'no trained model' in done.err
-    assert train(run, trained.images, trained.labels).status == 0
-    assert (run/'predictions.csv').read_bytes() == (trained.run/'predictions.csv').read_bytes()
 
 
 # ---- Real photos ----
