@@ -2,8 +2,8 @@
 
     python benchmarks/frozen.py --labels longtail.csv --images images
 
-All ways start from the same random head, draw by the same seeds, and are judged on the test photos (frozen features have
-nothing else to choose). `peer` is fastai's default freeze, which trains batch norm and so runs backward through the body.
+All ways start from the same random head, draw by the same seeds, and are judged on the test photos (nothing is chosen
+here). `peer` is fastai's default freeze, which trains batch norm and so runs backward through the body.
 """
 import argparse
 import statistics
@@ -63,9 +63,10 @@ def main():
     rows, peer = [], [r[0] for r in found['as fastai freezes']]
     scores = [r[1] for r in found['as fastai freezes']]
     for way, runs in found.items():
+        spread = statistics.stdev([r[1] for r in runs]) if len(runs) > 1 else 0.
         rows += [(way, 'time of five epochs', statistics.median(r[0] for r in runs), statistics.median(peer), 's'),
                  (way, 'macro_f1', statistics.mean(r[1] for r in runs), statistics.mean(scores), 'share'),
-                 (way, 'macro_f1, spread', statistics.stdev([r[1] for r in runs]) if len(runs) > 1 else 0., None, 'share')]
+                 (way, 'macro_f1, spread', spread, None, 'share')]
     save_table(rows, 'frozen')
 
 

@@ -13,6 +13,7 @@ and a run that is there is not done again; `--part 1/2` and `--part 2/2` share t
 is the plain arm.
 """
 import argparse
+import gc
 import tempfile
 import time
 from dataclasses import replace
@@ -185,6 +186,7 @@ def main():
             elif arm in RIVALS: said = frozen(photos, arm, size, seed)
             else: said = train(photos, replace(ARMS[arm], **sized), seed)
         seconds = time.perf_counter()-start
+        gc.collect()                                     # a learner is a ring of references
         rows = [dict(cut=name, arm=arm, seed=seed, views=views, **judge(both, found), seconds=seconds)
                 for views, found in said.items()]
         table = pd.DataFrame(rows).round(4)

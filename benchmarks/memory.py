@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-Forward passes and training steps of the default network on 32 random pictures of 224 pixels, each way in a process of its
-own, in turn, medians of three. `peer` is PyTorch as it is.
+Forward passes and training steps of the default network on 32 random pictures of 224 pixels, each way in a process of
+its own, in turn, medians of three. `peer` is PyTorch as it is.
 """
 import argparse
 import json
@@ -58,8 +58,9 @@ def main():
             runs.append(json.loads(done.stdout.splitlines()[-1]))
     mid = {way: {k: statistics.median(r[k] for r in runs) for k in runs[0]} for way, runs in found.items()}
     units = {'forward': 'photos/s', 'training step': 'photos/s', 'memory': 'GB'}
-    save_table([(f'tf_efficientnet_lite0, {k}', 'speed' if k != 'memory' else 'largest size of the process', mid['keep'][k],
-                 mid['plain'][k], unit) for k, unit in units.items()], 'memory')
+    metrics = {'memory': 'largest size of the process'}
+    save_table([(f'tf_efficientnet_lite0, {k}', metrics.get(k, 'speed'), mid['keep'][k], mid['plain'][k], unit)
+                for k, unit in units.items()], 'memory')
 
 
 if __name__ == '__main__': main()
