@@ -70,7 +70,8 @@ def weigh_photos(
     manifest = check_manifest(manifest, 'species', 'split', *([group] if group else []))
     if not 0 <= beta <= 2: raise SnakeidError(f"beta must lie between 0 and 2, found {beta}")
     if overlap is not None and not 0 <= overlap < 1:
-        raise SnakeidError(f"overlap must lie from 0 to below 1, found {overlap}: give 1 − 1/N, N photos being as good as any more")
+        raise SnakeidError(f"overlap must lie from 0 to below 1, found {overlap}: "
+                           "give 1 − 1/N, N photos being as good as any more")
     if most is not None and not most > 1:
         raise SnakeidError(f"most must be above 1, found {most}: the mean weight is 1")
     train = manifest['split'].eq('train').fillna(False).to_numpy(bool)

@@ -37,10 +37,12 @@ def describe_draws(
     manifest = check_manifest(manifest, 'species', 'weight')
     times = np.bincount(np.asarray(rows), minlength=len(manifest))
     if len(times) > len(manifest):
-        raise SnakeidError(f"row {len(times)-1} was drawn, but there are {len(manifest)}: hand in the photos that were drawn from")
+        raise SnakeidError(f"row {len(times)-1} was drawn, but there are {len(manifest)}: "
+                           "hand in the photos that were drawn from")
     weight = manifest.weight.to_numpy(float)
-    table = pd.DataFrame(dict(species=manifest.species.to_numpy(), photos=1, wanted=weight*len(rows)/max(weight.sum(), 1e-300), drawn=times,
-                              seen=times > 0, most=times))
+    wanted = weight*len(rows)/max(weight.sum(), 1e-300)
+    table = pd.DataFrame(dict(species=manifest.species.to_numpy(), photos=1, wanted=wanted, drawn=times, seen=times > 0,
+                              most=times))
     how = dict(photos='sum', wanted='sum', drawn='sum', seen='sum', most='max')
     return table.groupby('species').agg(how).sort_values('photos', ascending=False, kind='stable')
 

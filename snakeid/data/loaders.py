@@ -241,8 +241,8 @@ def make_dataloaders(
         raise SnakeidError("weights must be numbers of 0 or more, not all 0: make them with weigh_photos")
     heaviest = pd.Series(weight[train]).groupby(manifest.species.to_numpy()[train]).max()
     if (heaviest == 0).any():
-        raise SnakeidError(f"all photos of {some_of(heaviest.index[heaviest == 0])} weigh 0, so training would never show them: "
-                           "weigh them, or take them out of the split")
+        raise SnakeidError(f"all photos of {some_of(heaviest.index[heaviest == 0])} weigh 0, "
+                           "so training would never show them: weigh them, or take them out of the split")
     dls = block.weighted_dataloaders(manifest, weight, bs=max(1, min(bs, int(train.sum()))), num_workers=num_workers,
                                      device=device)
     dls.train.seed = seed

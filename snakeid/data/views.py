@@ -62,7 +62,8 @@ class FrequencyViews(ItemTransform):
     def encodes(self, item):
         "A photo and its species, the photo as a square"
         if self.chance is None:
-            raise SnakeidError("FrequencyViews does not know the species' counts: make the loaders with make_dataloaders, or set chance")
+            raise SnakeidError("FrequencyViews does not know the species' counts: "
+                               "make the loaders with make_dataloaders, or set chance")
         photo, species = item[0], int(item[1])
         if random.random() >= self.chance[species]: return self.whole(photo, split_idx=1), *item[1:]
         photo = self.flip(self.crop(photo, split_idx=0), split_idx=0)

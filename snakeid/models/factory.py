@@ -170,7 +170,8 @@ def split_body(
     head = list(model[1].parameters())
     if top is not None:
         if not 1 <= top < len(owners):
-            raise SnakeidError(f"the body has {len(owners)} layers with weights, found top={top}: give 1 to {len(owners)-1}")
+            raise SnakeidError(f"the body has {len(owners)} layers with weights, found top={top}: "
+                               f"give 1 to {len(owners)-1}")
         return [sum(own[:-top], []), sum(own[-top:], []), head]
     is_layer = [isinstance(m, (nn.Conv2d, nn.Linear, nn.MultiheadAttention)) for m in owners]
     total, seen, groups = sum(is_layer), 0, [[] for _ in range(n_groups)]

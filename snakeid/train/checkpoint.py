@@ -55,7 +55,8 @@ class Checkpoint(Callback):
         before:dict|None=None, # What earlier stages leave to be kept: text, numbers and lists
         found:dict|None=None, # A checkpoint of this stage, from `read_checkpoint`, to go on from
     ):
-        self.file, self.settings, self.stage, self.before, self.found, self.trained = Path(file), settings, stage, before or {}, found, False
+        self.file, self.settings, self.stage = Path(file), settings, stage
+        self.before, self.found, self.trained = before or {}, found, False
 
     def before_fit(self):
         self.values = list(self.found['values']) if self.found else []
@@ -63,10 +64,11 @@ class Checkpoint(Callback):
         if not self.found: return
         learn, found = self.learn, self.found
         learn.model.load_state_dict(found['model'])
-        learn.opt.load_state_dict(dict(hypers=[dict(h) for h in found['hypers']], state=_on(found['optimizer'], learn.dls.device)))
+        learn.opt.load_state_dict(dict(hypers=[dict(h) for h in found['hypers']],
+                                       state=_on(found['optimizer'], learn.dls.device)))
         learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = found['smooth'][0], found['smooth'][1]
         if found['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(found['scaler'])
-        for cb in learn.cbs:                             # asked by class: a callback lends out its learner's attributes as its own
+        for cb in learn.cbs:                             # asked by class: a callback passes for its learner
             kept = found['callbacks'].get(type(cb).__name__)
             if kept is None: continue
             if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(kept)
@@ -91,7 +93,7 @@ class Checkpoint(Callback):
         with write_whole(self.file) as tmp: torch.save(_plain(state), tmp)
 
 def _plain(value):
-    "Tensors of fastai's classes as PyTorch's and NumPy's numbers as Python's, at any depth, so that reading them back runs no code"
+    "Tensors of fastai's classes as PyTorch's and NumPy's numbers as Python's, so that reading them back runs no code"
     if isinstance(value, dict): return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
     if torch.is_tensor(value): return value.detach().as_subclass(torch.Tensor)
@@ -109,12 +111,13 @@ def read_checkpoint(
     if not Path(file).exists(): return None
     try: found = torch.load(file, map_location='cpu', weights_only=True)
     except Exception as e:
-        raise SnakeidError(f"{file} is no checkpoint that can be read ({type(e).__name__}): delete it to train from the beginning") from e
+        raise SnakeidError(f"{file} is no checkpoint that can be read ({type(e).__name__}): "
+                           "delete it to train from the beginning") from e
     if not isinstance(found, dict) or found.get('version') != VERSION:
         raise SnakeidError(f"{file} was written by another version of snakeid: delete it to train from the beginning")
     for name in sorted(set(settings) | set(found['settings'])):
         old, new = found['settings'].get(name), settings.get(name)
         if old != new:
-            raise SnakeidError(f"{file} belongs to a run with another {name} ({old}, now {new}): give the same, or another folder; "
-                               "delete the file to train from the beginning")
+            raise SnakeidError(f"{file} belongs to a run with another {name} ({old}, now {new}): "
+                               "give the same, or another folder; delete the file to train from the beginning")
     return found

@@ -51,7 +51,7 @@ def make_learner(
     weights:str|Path|None=None, # A file; None finds ImageNet weights; 'none' trains from scratch
     recipe:Recipe=Recipe(), # The numbers of the run  # noqa: B008  frozen
     *,
-    stats:tuple[tuple[float,...],tuple[float,...]]|None=None, # Mean and std of the channels, 0 to 1; those of the weights when not given
+    stats:tuple|None=None, # Mean and std of the three channels, 0 to 1; those of the weights when not given
     seed:int=0, # Draws the head's first weights
     path:str|Path='.', # Working folder of the Learner; nothing is written there unless you ask for it
 )->Learner: # Body frozen, ready for `lr_find` and `fit_species`
@@ -89,8 +89,11 @@ def make_callbacks(
 )->list[Callback]: # In no order: each knows its place
     "The callbacks that a recipe asks for while all layers learn"
     r = recipe
-    asked = [(r.ema, lambda: AverageWeights(r.ema)), (r.mixup, lambda: MixUp(r.mixup)), (r.cutmix, lambda: CutMix(r.cutmix)),
-             (r.accumulate > 1, lambda: GradientAccumulation(r.accumulate*r.bs)), (r.l1 or r.l2, lambda: HeadPenalty(r.l1, r.l2)),
+    asked = [(r.ema, lambda: AverageWeights(r.ema)),
+             (r.mixup, lambda: MixUp(r.mixup)),
+             (r.cutmix, lambda: CutMix(r.cutmix)),
+             (r.accumulate > 1, lambda: GradientAccumulation(r.accumulate*r.bs)),
+             (r.l1 or r.l2, lambda: HeadPenalty(r.l1, r.l2)),
              (r.first_size and r.first_size < r.train_size, lambda: GrowSize(r.first_size)),
              (r.plateau, lambda: ReduceLROnPlateau('valid_loss', patience=r.plateau, factor=5, min_lr=1e-6)),
              (r.patience, lambda: EarlyStoppingCallback('valid_loss', patience=r.patience))]
@@ -143,8 +146,9 @@ def _enough_memory(learn:Learner, recipe:Recipe) -> Iterator[None]:
     "Turn an out-of-memory error of the GPU into a sentence"
     try: yield
     except torch.OutOfMemoryError as e:
-        raise SnakeidError(f"the GPU's memory does not hold a training step of {learn.arch} on {recipe.bs} photos of {recipe.train_size} pixels: "
-                           f"try bs={max(1, recipe.bs//2)}, with accumulate={2*recipe.accumulate} for the same steps") from e
+        raise SnakeidError(f"the GPU's memory does not hold a training step of {learn.arch} on {recipe.bs} photos of "
+                           f"{recipe.train_size} pixels: try bs={max(1, recipe.bs//2)}, with "
+                           f"accumulate={2*recipe.accumulate} for the same steps") from e
 
 def fit_species(
     learn:Learner, # From `make_learner`, with the same recipe
@@ -160,13 +164,15 @@ def fit_species(
     if not recipe.epochs and not pretrained:
         raise SnakeidError("random weights have nothing to freeze: give epochs in which all layers learn")
     if (recipe.plateau or recipe.patience) and not measured:
-        raise SnakeidError("plateau and patience watch the validation loss, and there are no validation photos: give both as None")
+        raise SnakeidError("plateau and patience watch the validation loss, and there are no validation photos: "
+                           "give both as None")
     settings = describe_run(learn, recipe, seed)
     found = read_checkpoint(checkpoint, settings) if checkpoint else None
     if found: lr, parts = found['before']['lr'], found['before']['parts']
     else:
         lr, parts = _prepare(learn, recipe, seed, tell), []
-    stages = [('frozen', recipe.frozen_epochs)]*bool(recipe.frozen_epochs and pretrained) + [('all layers', recipe.epochs)]*bool(recipe.epochs)
+    stages = [(stage, epochs) for stage, epochs in (('frozen', recipe.frozen_epochs*pretrained), ('all layers', recipe.epochs))
+              if epochs]
     names, best, first = [name for name, _ in stages], None, 0
     for stage, epochs in stages:
         here = found if found and found['stage'] == stage else None
@@ -186,8 +192,9 @@ def fit_species(
     tables = [pd.DataFrame(p['values'], columns=p['columns'], dtype=float).assign(stage=p['stage']) for p in parts]
     history = pd.concat(tables, ignore_index=True)
     history.insert(0, 'epoch', np.arange(1, len(history)+1))
-    return Fitted(history, lr,
-                  len(history) - len(tables[-1]) + (len(tables[-1])-1 if best is None or best.best_epoch is None else best.best_epoch))
+    last = len(tables[-1])
+    kept = last-1 if best is None or best.best_epoch is None else best.best_epoch
+    return Fitted(history, lr, len(history) - last + kept)
 
 def _prepare(learn:Learner, recipe:Recipe, seed:int, tell:Callable) -> float:
     "A first head and the rate"
@@ -204,7 +211,8 @@ def _prepare(learn:Learner, recipe:Recipe, seed:int, tell:Callable) -> float:
 
 def _values(learn:Learner) -> tuple[list, list[str]]:
     "The recorder's values of the last fit, and what they are"
-    return [[None if v is None else float(v) for v in row] for row in learn.recorder.values], list(learn.recorder.metric_names[1:-1])
+    values = [[None if v is None else float(v) for v in row] for row in learn.recorder.values]
+    return values, list(learn.recorder.metric_names[1:-1])
 
 def _fit_head(learn:Learner, recipe:Recipe, lr:float, seed:int, cbs:list[Callback], tell:Callable) -> tuple[list, list[str]]:
     "Epochs in which only the head learns"
@@ -281,7 +289,7 @@ def find_batch_size(
     size:int=224, # Side of the crops that training shows, pixels
     *,
     most:int=1024, # Largest batch to try
-    step:Callable[[Learner,int,int],None]=_step, # Called with the learner, size and batch; raises `torch.OutOfMemoryError` where it does not fit
+    step:Callable[[Learner,int,int],None]=_step, # Called with learner, size and batch; `torch.OutOfMemoryError` says no
 )->int: # A power of 2, at most half of the first that did not fit where that leaves room for the optimiser
     "The largest batch whose training step fits the GPU's memory"
     if learn.dls.device.type == 'cpu' and step is _step:

@@ -52,7 +52,7 @@ def choose_decay(
     x:Tensor, # Features, float32 [n,features]
     y:Tensor, # Species, int64 [n]
     loss:SpeciesLoss, # What to minimise
-    decays:tuple[float,...]=(.1, .03, .01, .003, .001), # To choose from
+    decays:tuple[float,...]=(1., .3, .1, .03, .01, .003), # To choose from
     weight:Tensor|None=None, # Of each photo, float32 [n]
     *,
     folds:int=4, # Parts of the photos

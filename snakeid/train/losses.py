@@ -103,7 +103,8 @@ def adjust_scores(
     tau:float=1., # τ: 0 changes nothing
 )->Tensor: # [n,species]
     "Scores − τ log π: logit adjustment after training (Menon et al. 2021, Eq. (9))"
-    prior = torch.as_tensor(np.asarray(counts, dtype=float)/np.sum(counts), dtype=scores.dtype, device=scores.device)
+    counts = np.asarray(counts, dtype=float)
+    prior = torch.as_tensor(counts/counts.sum(), dtype=scores.dtype, device=scores.device)
     if not (prior > 0).all(): raise SnakeidError("every species needs a count above 0: count training photos")
     return scores - tau*prior.log()
 

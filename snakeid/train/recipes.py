@@ -49,7 +49,7 @@ class Recipe:
     # Photos
     size:int = 224 # Side of the photos at validation and prediction, pixels
     train_size:int = 224 # Side of the crops that training shows, pixels
-    first_size:int|None = None # Side at the first epoch, growing to `train_size` over two thirds of the epochs; None for no growth
+    first_size:int|None = None # Side at the first epoch, growing to `train_size` by two thirds of the epochs; None: no growth
     vary:str = 'all' # Which photos training varies: 'all', 'by_frequency' as Eq. (1) of the 2019 paper, or 'none'
     min_scale:float = .5 # Smallest share of a photo's area in a crop
     light:float = .2 # Most that brightness and contrast change
@@ -64,7 +64,7 @@ class Recipe:
     # Which weights are kept
     keep:str = 'best' # 'best' epoch by validation macro-F1, or 'last'; without validation photos always the last
     ema:float = 0. # Decay of an exponential moving average of the weights, used for validation and kept; 0 for none
-    plateau:int|None = None # Epochs without lower validation loss before the rate falls to a fifth, down to 1e-6; None for never
+    plateau:int|None = None # Epochs without lower validation loss before the rate falls to a fifth (least 1e-6); None: never
     patience:int|None = None # Epochs without lower validation loss before training stops; None for never
 
     def __post_init__(self):

@@ -66,7 +66,8 @@ class HeadPenalty(Callback):
 
     def after_loss(self):
         layers = [m for m in self.learn.model[1].modules() if isinstance(m, nn.Linear)][:-1]
-        self.learn.loss_grad = self.loss_grad + sum(self.l1*m.weight.abs().sum() + self.l2*m.weight.square().sum() for m in layers)
+        for m in layers:
+            self.learn.loss_grad = self.loss_grad + self.l1*m.weight.abs().sum() + self.l2*m.weight.square().sum()
 
 # %% ../../nbs/api/30_train.regularisers.ipynb #424449fe
 class GrowSize(Callback):
