@@ -572,11 +572,15 @@ def test_weights_on_a_full_disk(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_on_a_full_disk_leave_nothing(tmp_path, trained, train, monkeypatch):
+def test_weights_on_a_full_disk_leave_what_a_second_try_needs(tmp_path, trained, train, monkeypatch):
     def full(state): raise no_space()
     monkeypatch.setattr('snakeid.models.bundle.save', full)
     assert_sentence(train(tmp_path/'run', trained.images, trained.labels), 'model.safetensors')
-    assert sorted(p.name for p in tmp_path.rglob('*') if p.is_file()) == ['manifest.csv']
+    # No half of a model, but what was learnt: with room again, the same command goes on from it
+    assert sorted(p.name for p in tmp_path.rglob('*') if p.is_file()) == ['checkpoint.pt', 'manifest.csv']
+    monkeypatch.undo()
+    assert train(tmp_path/'run', trained.images, trained.labels).status == 0
+    assert (tmp_path/'run'/'predictions.csv').read_bytes() == (trained.run/'predictions.csv').read_bytes()
 
 
 # ---- Names that other programs take for 'nothing' ----

@@ -51,9 +51,9 @@ def write_bundle(
     head = {kind: [m for m in bundle.model[1] if isinstance(m, kind)] for kind in (nn.Dropout, nn.Linear, nn.BatchNorm1d)}
     hidden, batchnorm = [m.out_features for m in head[nn.Linear][:-1]], bool(head[nn.BatchNorm1d])
     extra = dict(hidden=hidden, batchnorm=batchnorm) if hidden or batchnorm else {}
-    info = dict(format=2 if extra else 1, weights_sha256=digest, size=bundle.size,
+    info = dict(format=2 if extra or bundle.spec.levels else 1, weights_sha256=digest, size=bundle.size,
                 dropout=head[nn.Dropout][0].p if head[nn.Dropout] else 0.,
-                **extra, body=asdict(bundle.spec),
+                **extra, body={k: v for k, v in asdict(bundle.spec).items() if k != 'levels' or v},
                 species=list(bundle.species), notes=bundle.notes)
     with write_whole(folder/'bundle.json') as tmp:
         tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
@@ -83,7 +83,7 @@ def read_bundle(
     if _digest(weights) != info['weights_sha256']:
         raise SnakeidError(f"{weights} is not the file that bundle.json describes (checksum): it was cut short or changed; copy it again")
     spec = BodySpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['body'].items()})
-    body, _ = make_body(f'{spec.library}/{spec.arch}', weights='none')
+    body, _ = make_body(f'{spec.library}/{spec.arch}', 'none', spec.levels)
     head = make_head(spec.features, len(info['species']), info['dropout'], hidden=tuple(info.get('hidden', ())),
                      batchnorm=info.get('batchnorm', False))
     model = nn.Sequential(body, head)

@@ -10,7 +10,7 @@ __all__ = ['DEFAULT_ARCH', 'OWN', 'find_arch', 'load_weights', 'BodySpec', 'make
 import difflib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
@@ -21,6 +21,7 @@ from torch import nn
 
 from ..core import SnakeidError, some_of
 from .cnn import SmallCNN
+from .levels import LevelBody
 
 # %% ../../nbs/api/21_models.factory.ipynb #349579ff
 DEFAULT_ARCH = 'tf_efficientnet_lite0' # timm's; its ImageNet weights come with this library's requirements
@@ -90,6 +91,7 @@ class BodySpec:
     mean:tuple[float,...] # To subtract, for channels from 0 to 1
     std:tuple[float,...] # To divide by
     pretrained:bool # False: random weights
+    levels:int = 0 # Maps that its features come from, as in `LevelBody`; 0 for the network's own last features
 
 def _packaged_weights(arch:str) -> Path|None:
     "The weights file that a requirement of this library brings for `arch`"
@@ -136,11 +138,14 @@ def make_classifier(
 def make_body(
     arch:str|Callable=DEFAULT_ARCH, # Architecture, as in `find_arch`
     weights:str|Path|None=None, # A file; None finds ImageNet weights; 'none' starts from random ones
+    levels:int=0, # Maps that features come from, as in `LevelBody`; 0 for the network's own last features
 )->tuple[nn.Module, BodySpec]: # Maps float32 [n,3,h,w] to features [n,features], and what it is
     "A network without its last layer, and how its input should be normalised"
     model, spec = make_classifier(arch, weights)
     model.set_submodule(_last_layer(model), nn.Identity())
-    return model, spec
+    if not levels: return model, spec
+    body = LevelBody(model, levels)
+    return body, replace(spec, features=body.features, levels=levels)
 
 # %% ../../nbs/api/21_models.factory.ipynb #7526a5f0
 def make_head(

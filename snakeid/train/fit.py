@@ -58,7 +58,7 @@ def make_learner(
     "A `vision_learner` whose head has one output for each species"
     seed_everything(seed)
     if dls.device.type == 'cpu': keep_freed_memory()
-    body, spec = make_body(arch, weights)
+    body, spec = make_body(arch, weights, recipe.levels)
     if stats is not None: spec = replace(spec, mean=tuple(map(float, stats[0])), std=tuple(map(float, stats[1])))
     head = make_head(spec.features, len(dls.vocab), recipe.dropout, hidden=tuple(recipe.hidden),
                      batchnorm=recipe.batchnorm)

@@ -41,6 +41,7 @@ class Recipe:
     l1:float = 0. # Penalty on the sum of absolute weights in the head's hidden layers
     l2:float = 0. # Penalty on the sum of squared weights there
     # Network
+    levels:int = 0 # Maps of the body that features come from, as in `LevelBody`; 0 for the last features alone
     hidden:tuple[int,...] = () # Lengths of dense layers in the head before the last
     batchnorm:bool = False # Batch norm at the start of the head
     dropout:float = .2 # Share of features silenced before the last layer
@@ -68,7 +69,7 @@ class Recipe:
     patience:int|None = None # Epochs without lower validation loss before training stops; None for never
 
     def __post_init__(self):
-        least = dict(frozen_epochs=0, cached_views=0, epochs=0, step_epochs=1, n_groups=1, top_layers=1, size=16,
+        least = dict(levels=0, frozen_epochs=0, cached_views=0, epochs=0, step_epochs=1, n_groups=1, top_layers=1, size=16,
                      train_size=16,
                      first_size=16, bs=1, accumulate=1, wd=0, tau=0, post_tau=0, l1=0, l2=0, light=0, mixup=0,
                      cutmix=0, beta=0,
