@@ -107,7 +107,8 @@ def test_a_measure_that_fails_stops_the_scan_and_keeps_the_rest(photos, tmp_path
                     progress=lambda done, n: time.sleep(pause))
     calls[:] = [1]*40
     scan_photos(photos, [measure], store=tmp_path/'scan')
-    assert len(calls) == 40 + 60 - 32                    # two chunks of 16 were done before the one that failed
+    # two chunks of 16 were done before the one that failed; the last, of 12, may have begun before it was heard of
+    assert len(calls)-40 in (60-32, 60-32-12)
 
 
 def test_a_full_store_says_so(photos, tmp_path):
