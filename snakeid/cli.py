@@ -46,7 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
         ('--size', dict(number, help='side of the photos at prediction, pixels (modern: 224)')),
         ('--train-size', dict(number, help='side of the crops in training, pixels (default: as --size)')),
         ('--bs', dict(number, help='photos a batch (modern: 32)')),
-        ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species')), seed)
+        ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species')),
+        ('--tensorboard', dict(action='store_true', help="also write RUN/tensorboard, for TensorBoard (an extra)")), seed)
     add('identify', 'name the species on photos with a trained run',
         ('run', dict(metavar='RUN', help='folder of a finished run')),
         ('photos', dict(nargs='+', metavar='PHOTO_OR_FOLDER', help='what to identify')),
@@ -92,6 +93,7 @@ def train_run(
     weights:str|None=None, # A weights file; None finds ImageNet weights; 'none' trains from scratch
     seed:int=0, # Draws the split, the photos and the first weights
     source:str='', # What the photos are, for the report
+    tensorboard:bool=False, # Write loss, rates and metrics below the run's folder for TensorBoard
 ):
     "Check, split, train, judge, save and report, telling what happens"
     import platform
@@ -109,11 +111,12 @@ def train_run(
     from snakeid.models.bundle import write_bundle
     from snakeid.predict.batch import predict_photos
     from snakeid.report.page import write_report, write_run
-    from snakeid.train.callbacks import PrintProgress, clock
+    from snakeid.train.callbacks import PrintProgress, clock, make_tensorboard
     from snakeid.train.fit import fit_species, make_bundle, make_learner
     start = time.perf_counter()
     if os.path.exists(out/'run.json'):
         raise SnakeidError(f"{out} already holds a finished run: choose another folder with --out")
+    watch = [PrintProgress(), *([make_tensorboard(out/'tensorboard')] if tensorboard else [])]
     manifest = flag_unreadable(manifest, progress=Counter('photos checked'))
     manifest = weigh_photos(split_stratified(manifest, seed=seed), **recipe.weighing)
     with write_whole(out/'manifest.csv') as tmp: manifest.to_csv(tmp, index=False)  # fails now, not after the training
@@ -139,7 +142,7 @@ def train_run(
         "A line under the title"
         print(f'  {text}', flush=True)
     with learn.no_bar(), learn.no_logging():
-        fitted = fit_species(learn, recipe, seed=seed, cbs=[PrintProgress()], checkpoint=out/'checkpoint.pt', tell=tell)
+        fitted = fit_species(learn, recipe, seed=seed, cbs=watch, checkpoint=out/'checkpoint.pt', tell=tell)
     trained = time.perf_counter()-start
     bundle = make_bundle(learn, recipe.size, source=source, arch=arch)
     write_bundle(bundle, out/'bundle')
@@ -169,8 +172,7 @@ def _train(args:argparse.Namespace):
     out = Path(args.out) if args.out else _next_free(Path('runs'))
     print(f"Training {out} from {len(manifest)} rows", flush=True)
     train_run(manifest, out, recipe=dataclasses.replace(find_recipe(args.recipe), **chosen), arch=args.arch,
-              weights=args.weights, seed=args.seed,
-              source=Path(args.images).name)
+              weights=args.weights, seed=args.seed, source=Path(args.images).name, tensorboard=args.tensorboard)
 
 def _demo(args:argparse.Namespace):
     "`snakeid demo`"
@@ -239,6 +241,10 @@ def main(
     except KeyboardInterrupt:
         print('\nsnakeid: interrupted; no half-written file was left under its final name', file=sys.stderr)
         return 130
+    except ImportError as e:
+        if 'snakeid[' not in str(e): raise               # not an extra that is missing
+        print(f'snakeid: {e}', file=sys.stderr)
+        return 2
     except OSError as e:
         if e.filename is None: raise
         print(f'snakeid: cannot use {e.filename} ({e.strerror}): check that it is there and that you may read and '

@@ -102,6 +102,20 @@ def test_train_reads_folders(tiny, call, tmp_path, monkeypatch):
     assert (seen['recipe'].size, seen['recipe'].train_size, seen['recipe'].beta, seen['recipe'].bs) == (112, 112, 1, 8)
 
 
+def test_train_for_tensorboard(tiny, train, tmp_path, monkeypatch):
+    monkeypatch.setattr('snakeid.predict.batch.predict_photos', lambda *args, **kwargs: exit('trained'))
+    with pytest.raises(SystemExit, match='trained'):
+        train(tmp_path/'run', tiny.images, tiny.labels, '--tensorboard', '--frozen-epochs', 1)
+    assert {p.parent.name for p in (tmp_path/'run').rglob('events.out*')} == {'frozen', 'all layers'}
+
+
+def test_train_without_the_extra(tiny, call, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorboard', None)
+    done = call('train', '--images', tiny.images, '--labels', tiny.labels, '--out', tmp_path/'run', '--tensorboard')
+    assert done.status == 2 and "pip install 'snakeid[tensorboard]'" in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path/'run').exists()
+
+
 # ---- identify ----
 
 

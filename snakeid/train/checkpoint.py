@@ -28,6 +28,7 @@ def start_at(
     "Let the next fit begin at `epoch`; schedules go on from there"
     def remaining():
         "fastai's loop over epochs, from a later one on"
+        learn.train_iter = epoch*len(learn.dls.train)
         for i in range(epoch, learn.n_epoch):
             learn.epoch = i
             learn._with_events(learn._do_epoch, 'epoch', CancelEpochException)
