@@ -6,11 +6,11 @@
 
 `longtail.csv` has the columns filename, scientific_name and split ('train' or 'test'). Every arm trains on all training
 photos and keeps the last epoch, so nothing is chosen by looking at the test photos. The remedies share `modern`'s
-numbers, but for one fixed rate and half its epochs, so that only the remedy differs; `modern` itself and its rivals
-have all of theirs. `--folds` trains on three quarters of the training photos and predicts the fourth, four times, and
-is what the default recipe was chosen by. Runs are kept in benchmarks/results/imbalance_runs.csv as they end,
-and a run that is there is not done again; `--part 1/2` and `--part 2/2` share the work between two processes. `peer`
-is the plain arm.
+numbers, but for half its epochs and the network's own features, so that only the remedy differs; `modern` itself and
+its rivals have all of theirs. `--folds` trains on three quarters of the training photos and predicts the fourth, four
+times, and is what the default recipe was chosen by. Runs are kept in benchmarks/results/imbalance_runs.csv as they
+end, and a run that is there is not done again; `--part 1/2` and `--part 2/2` share the work between two processes.
+`peer` is the plain arm.
 """
 import argparse
 import gc
@@ -45,7 +45,7 @@ from snakeid.train.losses import adjust_scores, make_loss
 from snakeid.train.recipes import RECIPES, Recipe
 
 MODERN = RECIPES['modern']
-PLAIN = replace(MODERN, loss='cross_entropy', beta=0., lr=5e-3, epochs=5)
+PLAIN = replace(MODERN, loss='cross_entropy', beta=0., levels=0, epochs=5)
 ARMS = {
     'plain': PLAIN,
     'weighted draws, β = 0.5': replace(PLAIN, beta=.5),
@@ -61,15 +61,16 @@ ARMS = {
     'snake2019': RECIPES['snake2019'],
 }
 RIVALS = ('fastai fine_tune', 'frozen features', 'frozen features, balanced', 'frozen features, adjusted afterwards')
-LONG = replace(PLAIN, epochs=10)
+LOW = replace(MODERN, head_decay=None, dropout=.2)
+LAST = replace(LOW, levels=0, lr=5e-3, body_ratio=.2, frozen_epochs=2)
 CANDIDATES = {                                           # what the default was chosen from
-    'plain': LONG,
-    'draws 0.5': replace(LONG, beta=.5),
-    'balanced softmax': replace(LONG, loss='balanced_softmax'),
-    'balanced softmax, draws 0.5': replace(LONG, loss='balanced_softmax', beta=.5),
-    'balanced softmax, body 0.2': replace(LONG, loss='balanced_softmax', body_ratio=.2),
-    'balanced softmax, mixup 0.2': replace(LONG, loss='balanced_softmax', mixup=.2),
-    'balanced softmax, EMA 0.98': replace(LONG, loss='balanced_softmax', ema=.98),
+    'plain': replace(LAST, loss='cross_entropy'),
+    'draws 0.5': replace(LAST, loss='cross_entropy', beta=.5),
+    'balanced softmax, draws 0.5': replace(LAST, beta=.5),
+    'balanced softmax': LAST,
+    'balanced softmax, low rate': replace(LOW, levels=0),
+    'balanced softmax, low rate, 2 levels': LOW,
+    'balanced softmax, low rate, 2 levels, short head': replace(LOW, head_decay=1., dropout=.5),
 }
 
 
@@ -82,7 +83,8 @@ def train(manifest:pd.DataFrame, recipe:Recipe, seed:int) -> dict[str, np.ndarra
     with learn.no_bar(), learn.no_logging(): fit_species(learn, recipe, seed=seed)
     bundle, test = make_bundle(learn, recipe.size), manifest[manifest.split == 'test']
     return dict(plain=predict_photos(bundle, test, views=(WHOLE,), aggregate=vote_mean).species.to_numpy(),
-                vote=predict_photos(bundle, test, views=FOUR_VIEWS, aggregate=vote_majority).species.to_numpy())
+                vote=predict_photos(bundle, test, views=FOUR_VIEWS, aggregate=vote_majority).species.to_numpy(),
+                mean=predict_photos(bundle, test, views=FOUR_VIEWS, aggregate=vote_mean).species.to_numpy())
 
 
 def fine_tune(manifest:pd.DataFrame, size:int, seed:int) -> dict[str, np.ndarray]:
@@ -142,11 +144,11 @@ def read_cut(args) -> tuple[str, pd.DataFrame, int]:
         paths = [str(Path(args.images)/f) for f in table.filename]
         return 'longtail', pd.DataFrame(dict(path=paths, species=table.scientific_name, split=table.split)), 224
     folder = Path(tempfile.gettempdir())/'snakeid-drawn-longtail'
-    photos = draw_collection(folder, n=700, species=10, seed=5, size=128)
+    photos = draw_collection(folder, n=600, species=10, seed=5, size=96)
     rng, counts = np.random.default_rng(0), photos.species.value_counts()
     test = [rng.permutation(photos.index[photos.species == s])[:max(2, n//4)] for s, n in counts.items()]
     photos = photos.assign(split=np.where(photos.index.isin(np.concatenate(test)), 'test', 'train'))
-    return 'drawn', photos[['path', 'species', 'split']], 128
+    return 'drawn', photos[['path', 'species', 'split']], 96
 
 
 def main():

@@ -13,6 +13,11 @@ import time
 from pathlib import Path
 
 # %% ../nbs/api/80_cli.ipynb #9f6bb844
+def _rate(text:str) -> float|str:
+    "A learning rate, or the word find"
+    try: return text if text == 'find' else float(text)
+    except ValueError as e: raise argparse.ArgumentTypeError(f"give a number or 'find', found {text!r}") from e
+
 def make_parser() -> argparse.ArgumentParser:
     "The commands of `snakeid` and their options"
     parser = argparse.ArgumentParser(prog='snakeid',
@@ -41,8 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
                           'the options below change single ones')),
         ('--epochs', dict(number, help='epochs in which all layers learn')),
         ('--frozen-epochs', dict(number, help='epochs before, in which only the head learns')),
-        ('--lr', dict(type=float, metavar='RATE',
-                      help='highest learning rate of the head (modern: found by lr_find)')),
+        ('--lr', dict(type=_rate, metavar='RATE',
+                      help="highest learning rate of the head (modern: 0.0003); 'find' asks lr_find")),
         ('--size', dict(number, help='side of the photos at prediction, pixels (modern: 224)')),
         ('--train-size', dict(number, help='side of the crops in training, pixels (default: as --size)')),
         ('--bs', dict(number, help='photos a batch (modern: 32)')),
@@ -136,8 +141,8 @@ def train_run(
     stats = channel_statistics(scan_photos(manifest[manifest.split == 'train'],
                                            [measure_quality])) if recipe.own_statistics else None
     learn = make_learner(dls, arch, weights, recipe, stats=stats, seed=seed)
-    print(f"  {arch} on {dls.device}: {recipe.frozen_epochs} epochs for the head, then {recipe.epochs} for all layers",
-          flush=True)
+    stages = [f'{n} epochs for {what}' for n, what in ((recipe.frozen_epochs, 'the head'), (recipe.epochs, 'all layers')) if n]
+    print(f"  {arch} on {dls.device}: {', then '.join(stages)}", flush=True)
     def tell(text:str):
         "A line under the title"
         print(f'  {text}', flush=True)
@@ -167,6 +172,7 @@ def _train(args:argparse.Namespace):
     from snakeid.data.tables import read_aicrowd
     from snakeid.train.recipes import Recipe, find_recipe
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
+    if args.lr == 'find': chosen['lr'] = None
     if args.size is not None and args.train_size is None: chosen['train_size'] = args.size
     manifest = read_aicrowd(args.labels, args.images) if args.labels else read_folders(args.images)
     out = Path(args.out) if args.out else _next_free(Path('runs'))

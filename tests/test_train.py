@@ -57,7 +57,7 @@ SHORT = dict(epochs=1, frozen_epochs=0, size=64, train_size=64, bs=8, lr=1e-3)
     ('timm/mobilenetv3_small_050', 'modern', dict(mixup=.4, ema=.9)),
     ('timm/vit_tiny_patch16_224', 'modern', dict(size=224, train_size=224, cutmix=1.)),
     ('tf_efficientnet_lite0', 'modern', dict(first_size=32, accumulate=2, hidden=(16, 8), warm_head=False)),
-    ('tf_efficientnet_lite0', 'modern', dict(levels=3)),
+    ('tf_efficientnet_lite0', 'modern', dict(levels=0, lr=None, head_decay=None)),
     ('resnet18', 'modern', dict(levels=2, cached_views=1, frozen_epochs=1)),
 ])
 def test_models_train(arch, recipe, change, photos, tmp_path):

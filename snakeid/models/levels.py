@@ -32,46 +32,44 @@ def _listen(net:nn.Module, names:list[str]) -> Iterator[dict[str, Tensor]]:
         for h in hooks: h.remove()
 
 def find_levels(
-    net:nn.Module, # A convolutional network
-    n:int, # How many
-)->list[str]: # Names of its modules, the last map first
+    net:nn.Module, # A network without its last layer
+    n:int, # How many maps
+    size:int=96, # Side of the picture to try it with, pixels
+)->list[str]: # Names of at most n modules, the last one first
     "The last maps of a network that differ in their number of channels"
+    if n < 1: raise SnakeidError(f"levels must be 1 or more here, found {n}: give another")
     names = []
     for name, child in net.named_children():
         names.append(name)
         if isinstance(child, nn.Sequential): names += [f'{name}.{inner}' for inner, _ in child.named_children()]
     training = net.training
-    with _listen(net, names) as seen, torch.no_grad(): net.eval()(torch.zeros(1, 3, 96, 96))
+    with _listen(net, names) as seen, torch.no_grad(): own = net.eval()(torch.zeros(1, 3, size, size))
     net.train(training)
-    found, channels = [], set()
+    found, channels = [], {own.shape[1]}
     for name, out in reversed(seen.items()):
-        if torch.is_tensor(out) and out.ndim == 4 and out.shape[-1] > 1 and out.shape[1] not in channels:
+        if torch.is_tensor(out) and out.ndim == 4 and out.shape[2] == out.shape[3] > 1 and out.shape[1] not in channels:
             found.append(name)
             channels.add(out.shape[1])
-    if n < 1 or len(found) < n:
-        raise SnakeidError(f"the network has {len(found)} levels of maps, found n={n}: give 1 to {len(found)}" if found else
-                           "the network has no maps of channels to take levels from: give levels=0")
     return found[:n]
 
 # %% ../../nbs/api/20_models.levels.ipynb #3f218bf8
 class LevelBody(nn.Module):
     "A network whose features come from several of its levels"
     def __init__(self,
-        net:nn.Module, # A convolutional network
-        levels:int=3, # How many maps to look at, from the last
-        p:float=3., # Of the generalised mean: 1 is the mean, large values come near the maximum
+        net:nn.Module, # A network without its last layer
+        levels:int=2, # How many maps to look at besides its own features, at most
+        size:int=96, # Side of the picture to try it with, pixels
     ):
         super().__init__()
-        self.names, self.p = find_levels(net, levels), p
-        self.net = net
-        with torch.no_grad(): self.features = self.eval()(torch.zeros(1, 3, 96, 96)).shape[1]
+        self.net, self.names = net, find_levels(net, levels, size)
+        with torch.no_grad(): self.features = self.eval()(torch.zeros(1, 3, size, size)).shape[1]
 
     def forward(self,
         x:Tensor, # Normalised photos, float [n,3,h,w]
-    )->Tensor: # [n,features]: last map's generalised mean, then mean and deviation of the maps before
+    )->Tensor: # [n,features]: the network's own, then mean and deviation of each map
         "Features of several levels"
-        with _listen(self.net, self.names) as seen: self.net(x)
-        last, *others = (seen[name].float() for name in self.names)
-        parts = [last.clamp(min=1e-6).pow(self.p).mean((2, 3)).pow(1/self.p)]
-        for m in others: parts += [m.mean((2, 3)), (m.var((2, 3), unbiased=False) + 1e-6).sqrt()]
+        with _listen(self.net, self.names) as seen: parts = [self.net(x)]
+        for name in self.names:
+            m = seen[name].float()
+            parts += [m.mean((2, 3)), (m.var((2, 3), unbiased=False) + 1e-6).sqrt()]
         return torch.cat(parts, 1)

@@ -119,6 +119,7 @@ def list_features(
 def warm_head(
     learn:Learner, # With a pretrained body and a head without hidden layers
     seed:int=0, # Draws the parts of the cross-validation
+    decay:float|None=None, # As in `fit_linear`; None chooses the one that does best on photos left out
 )->float: # Share of the training photos that heads fitted without them name rightly, 0 to 1
     "Set the last layer to the best one on the body's features of the training photos, weighted as they are drawn"
     last = learn.model[1][-1]
@@ -127,7 +128,8 @@ def warm_head(
         raise SnakeidError("the head has hidden layers, which no linear fit can start: give warm_head=False")
     weight = np.asarray(getattr(learn.dls.train, 'wgts', np.ones(len(y)//2)))
     weight = torch.as_tensor(np.tile(weight/weight.mean(), 2), dtype=torch.float32, device=x.device)
-    decay, right = choose_decay(x, y, learn.loss_func, weight=weight, views=2, seed=seed)
+    choice = {} if decay is None else dict(decays=(decay,))
+    decay, right = choose_decay(x, y, learn.loss_func, weight=weight, views=2, seed=seed, **choice)
     best = fit_linear(x, y, learn.loss_func, decay, weight)
     with torch.no_grad():
         last.weight.copy_(best.weight)

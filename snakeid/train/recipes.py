@@ -19,15 +19,16 @@ class Recipe:
     "The numbers of a training run"
     # Head first, then all layers
     warm_head:bool = True # Start the head from the best linear layer on the frozen features
-    frozen_epochs:int = 2 # Epochs in which only the head learns, on varied photos
+    head_decay:float|None = 1. # Weight decay of that layer, for features of unit variance; None chooses by cross-validation
+    frozen_epochs:int = 0 # Epochs in which only the head learns, on varied photos
     cached_views:int = 0 # Views of each photo whose features frozen epochs use, computed once; 0 reads photos anew
     epochs:int = 10 # Epochs in which all layers learn
     # Rates
-    lr:float|None = None # Highest learning rate of the head; None asks lr_find
+    lr:float|None = 3e-4 # Highest learning rate of the head; None asks lr_find
     schedule:str = 'one_cycle' # Rate over the epochs of all layers: 'one_cycle', 'step' or 'flat'
     step_epochs:int = 10 # 'step': epochs between two reductions
     step_factor:float = .1 # 'step': what a reduction multiplies the rate by
-    body_ratio:float = .05 # Highest rate of the body's last layers, as a share of the head's
+    body_ratio:float = 1. # Highest rate of the body's last layers, as a share of the head's
     early_ratio:float = .1 # Highest rate of the body's first layers, as a share of its last layers'
     n_groups:int = 4 # Groups of layers with a learning rate each, besides the head
     top_layers:int|None = None # Layers of the body that learn, counted from its end; None for all
@@ -41,10 +42,10 @@ class Recipe:
     l1:float = 0. # Penalty on the sum of absolute weights in the head's hidden layers
     l2:float = 0. # Penalty on the sum of squared weights there
     # Network
-    levels:int = 0 # Maps of the body that features come from, as in `LevelBody`; 0 for the last features alone
+    levels:int = 2 # Most maps that features come from besides the network's own, as in `LevelBody`; random weights have none
     hidden:tuple[int,...] = () # Lengths of dense layers in the head before the last
     batchnorm:bool = False # Batch norm at the start of the head
-    dropout:float = .2 # Share of features silenced before the last layer
+    dropout:float = .5 # Share of features silenced before the last layer
     keep_statistics:bool = True # Keep the batch statistics that ImageNet weights brought along
     own_statistics:bool = False # Normalise photos by the collection's mean and standard deviation instead of the weights'
     # Photos
@@ -71,7 +72,7 @@ class Recipe:
     def __post_init__(self):
         least = dict(levels=0, frozen_epochs=0, cached_views=0, epochs=0, step_epochs=1, n_groups=1, top_layers=1, size=16,
                      train_size=16,
-                     first_size=16, bs=1, accumulate=1, wd=0, tau=0, post_tau=0, l1=0, l2=0, light=0, mixup=0,
+                     first_size=16, bs=1, accumulate=1, wd=0, head_decay=0, tau=0, post_tau=0, l1=0, l2=0, light=0, mixup=0,
                      cutmix=0, beta=0,
                      plateau=1, patience=1)
         for name, low in least.items():
@@ -109,10 +110,10 @@ class Recipe:
         return {name: getattr(self, name) for name in ('size', 'train_size', 'bs', 'min_scale', 'light', 'vary')}
 
 # %% ../../nbs/api/29_train.recipes.ipynb #e45c1aca
-_PAPER = dict(warm_head=False, frozen_epochs=0, lr=1e-3, schedule='step', body_ratio=1., early_ratio=1., wd=0.,
+_PAPER = dict(warm_head=False, levels=0, frozen_epochs=0, lr=1e-3, schedule='step', body_ratio=1., early_ratio=1., wd=0.,
               decouple_wd=False, loss='weighted',
               label_smoothing=0., dropout=0., keep_statistics=False, own_statistics=True, vary='none', beta=1.)
-_KERAS = dict(loss='cross_entropy', warm_head=False, frozen_epochs=0, epochs=30, lr=1e-3, schedule='flat',
+_KERAS = dict(loss='cross_entropy', warm_head=False, levels=0, frozen_epochs=0, epochs=30, lr=1e-3, schedule='flat',
               body_ratio=1., early_ratio=1., wd=0., label_smoothing=0.,
               dropout=.3, keep_statistics=False, beta=0., plateau=2, patience=4)
 RECIPES = dict(
@@ -120,7 +121,7 @@ RECIPES = dict(
     snake2019=Recipe(**_PAPER, epochs=20, bs=128),
     snake2019_resnet18=Recipe(**_PAPER | dict(lr=1e-5), epochs=20, bs=10),
     snake2019_vgg19=Recipe(**_PAPER | dict(lr=1e-5), epochs=10, bs=30),
-    wildcam2021=Recipe(warm_head=False, loss='cross_entropy', body_ratio=.2, frozen_epochs=5, epochs=5,
+    wildcam2021=Recipe(warm_head=False, levels=0, lr=None, loss='cross_entropy', body_ratio=.2, frozen_epochs=5, epochs=5,
                        label_smoothing=0., keep_statistics=False, beta=0.),
     wildcam2021_b0=Recipe(**_KERAS, hidden=(512,), l1=1e-5, l2=1e-4, bs=32),
     wildcam2021_top10=Recipe(**_KERAS, hidden=(512, 512), batchnorm=True, l1=1e-5, l2=1e-4, top_layers=10, bs=32),
