@@ -6,8 +6,8 @@ The photos that are in none of the test splits of seeds 0, 1 and 2 are divided o
 First a logistic regression on frozen features shows what resampling costs: it learns from photos as they are (224
 pixels) and is judged on photos as they are (`ours`) and resampled through another size and back (`peer`). Then short
 trainings differ from an earlier default recipe (`ours`) in one thing each (`peer`): the head starts at random,
-batch-norm layers use each batch's own statistics, or fastai's `aug_transforms` (turned, warped and enlarged by bilinear sampling)
-replace crops, flips and light.
+batch-norm layers use each batch's own statistics, or fastai's `aug_transforms` (turned, warped and enlarged by
+bilinear sampling) replace crops, flips and light.
 """
 import argparse
 import dataclasses

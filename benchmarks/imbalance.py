@@ -61,16 +61,15 @@ ARMS = {
     'snake2019': RECIPES['snake2019'],
 }
 RIVALS = ('fastai fine_tune', 'frozen features', 'frozen features, balanced', 'frozen features, adjusted afterwards')
-LOW = replace(MODERN, head_decay=None, dropout=.2)
-LAST = replace(LOW, levels=0, lr=5e-3, body_ratio=.2, frozen_epochs=2)
+LAST = replace(MODERN, levels=0, lr=5e-3, body_ratio=.2, frozen_epochs=2)
 CANDIDATES = {                                           # what the default was chosen from
     'plain': replace(LAST, loss='cross_entropy'),
     'draws 0.5': replace(LAST, loss='cross_entropy', beta=.5),
     'balanced softmax, draws 0.5': replace(LAST, beta=.5),
     'balanced softmax': LAST,
-    'balanced softmax, low rate': replace(LOW, levels=0),
-    'balanced softmax, low rate, 2 levels': LOW,
-    'balanced softmax, low rate, 2 levels, short head': replace(LOW, head_decay=1., dropout=.5),
+    'balanced softmax, low rate': replace(MODERN, levels=0),
+    'balanced softmax, low rate, 2 levels': MODERN,
+    'balanced softmax, low rate, 2 levels, short head': replace(MODERN, head_decay=1., dropout=.5),
 }
 
 

@@ -19,7 +19,7 @@ class Recipe:
     "The numbers of a training run"
     # Head first, then all layers
     warm_head:bool = True # Start the head from the best linear layer on the frozen features
-    head_decay:float|None = 1. # Weight decay of that layer, for features of unit variance; None chooses by cross-validation
+    head_decay:float|None = None # Weight decay of that layer, for features of unit variance; None chooses by cross-validation
     frozen_epochs:int = 0 # Epochs in which only the head learns, on varied photos
     cached_views:int = 0 # Views of each photo whose features frozen epochs use, computed once; 0 reads photos anew
     epochs:int = 10 # Epochs in which all layers learn
@@ -45,7 +45,7 @@ class Recipe:
     levels:int = 2 # Most maps that features come from besides the network's own, as in `LevelBody`; random weights have none
     hidden:tuple[int,...] = () # Lengths of dense layers in the head before the last
     batchnorm:bool = False # Batch norm at the start of the head
-    dropout:float = .5 # Share of features silenced before the last layer
+    dropout:float = .2 # Share of features silenced before the last layer
     keep_statistics:bool = True # Keep the batch statistics that ImageNet weights brought along
     own_statistics:bool = False # Normalise photos by the collection's mean and standard deviation instead of the weights'
     # Photos
