@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SnakeidError', 'some_of', 'make_rng', 'write_whole', 'check_writable', 'import_extra', 'make_figure', 'find_memory',
-           'keep_freed_memory']
+           'find_used_memory', 'keep_freed_memory', 'release_freed_memory']
 
 # %% ../nbs/api/00_core.ipynb #6b2c99c7
 import ctypes
@@ -117,12 +117,25 @@ def find_memory() -> float: # GB; infinite where the system does not say
     except (OSError, ValueError): pass
     return min(found, default=float('inf'))/1e9
 
+def find_used_memory() -> float: # GB; 0 where the system does not say
+    "Memory that this process holds"
+    try: return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e9
+    except (AttributeError, OSError, ValueError): return 0.
+
+def _set_malloc(most:int, trim:int) -> bool:
+    "Set glibc's M_MMAP_MAX (blocks) and M_TRIM_THRESHOLD (bytes), of malloc.h; False where there is no such switch"
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False
+    return bool(mallopt(-4, most) and mallopt(-1, trim))
+
 def keep_freed_memory(
     least:float=16., # Do so only where there is this much memory, GB
 )->bool: # False where there is less, or where the C library has no such switch, as on macOS and Windows
     "Let this process keep the memory it frees for its next request"
-    try: mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError): return False
-    if find_memory() < least: return False
-    most, trim = -4, -1                                  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-    return bool(mallopt(most, 0) and mallopt(trim, 2**31-1))
+    return find_memory() >= least and _set_malloc(0, 2**31-1)
+
+def release_freed_memory() -> bool: # False where the C library has no such switch
+    "Give freed memory back to the system, now and from now on, as glibc does by itself"
+    if not _set_malloc(65536, 128*1024): return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True

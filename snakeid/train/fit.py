@@ -37,7 +37,7 @@ from .. import __version__
 from ..core import SnakeidError, keep_freed_memory, make_figure
 from ..models.bundle import Bundle
 from ..models.factory import DEFAULT_ARCH, add_levels, make_body, make_head, split_body
-from .callbacks import KeepBest, KeepStatistics, SeedEpochs, StopAtNaN, seed_everything
+from .callbacks import KeepBest, KeepStatistics, SeedEpochs, StopAtNaN, WatchMemory, seed_everything
 from .checkpoint import Checkpoint, digest, read_checkpoint, start_at
 from .head import make_cached, warm_head
 from .losses import adjust_bias, count_drawn, count_training, make_loss
@@ -57,7 +57,6 @@ def make_learner(
 )->Learner: # Body frozen, ready for `lr_find` and `fit_species`
     "A `vision_learner` whose head has one output for each species"
     seed_everything(seed)
-    if dls.device.type == 'cpu': keep_freed_memory()
     body, spec = make_body(arch, weights)
     if spec.pretrained: body, spec = add_levels(body, spec, recipe.levels)
     if stats is not None: spec = replace(spec, mean=tuple(map(float, stats[0])), std=tuple(map(float, stats[1])))
@@ -68,7 +67,8 @@ def make_learner(
         return nn.Sequential(body, nn.AdaptiveAvgPool2d(1))
     if not any(isinstance(t, Normalize) for t in dls.after_batch.fs):
         dls.add_tfms([Normalize.from_stats(spec.mean, spec.std, cuda=dls.device.type == 'cuda')], 'after_batch')
-    cbs = [ChannelsLast(), *([KeepStatistics()] if spec.pretrained and recipe.keep_statistics else []),
+    cbs = [ChannelsLast(), *([WatchMemory()] if dls.device.type == 'cpu' and keep_freed_memory() else []),
+           *([KeepStatistics()] if spec.pretrained and recipe.keep_statistics else []),
            *([MixedPrecision()] if dls.device.type == 'cuda' else [])]
     # the paper puts its weighted loss on top of weighted draws, so that loss counts photos and not draws
     counts = count_training(dls) if recipe.loss == 'weighted' else count_drawn(dls)
