@@ -48,7 +48,8 @@ def match_names(
 COUNTRY_NAMES = {
     'United States': 'United States of America', 'USA': 'United States of America', 'US': 'United States of America',
     'UK': 'United Kingdom', 'Great Britain': 'United Kingdom', 'Burma': 'Myanmar', 'Swaziland': 'Eswatini',
-    'Ivory Coast': "Côte d'Ivoire", 'East Timor': 'Timor-Leste', 'Brunei Darussalam': 'Brunei', 'Czechia': 'Czech Republic',
+    'Ivory Coast': "Côte d'Ivoire", 'East Timor': 'Timor-Leste', 'Brunei Darussalam': 'Brunei',
+    'Czechia': 'Czech Republic',
     'Syrian Arab Republic': 'Syria', 'Russian Federation': 'Russia', 'Republic of Serbia': 'Serbia',
     'Macedonia': 'North Macedonia', 'Türkiye': 'Turkey', 'Viet Nam': 'Vietnam', 'Hong Kong S.A.R.': 'Hong Kong',
     'Macau S.A.R.': 'Macau', 'Macao': 'Macau', 'Cabo Verde': 'Cape Verde', 'Taiwan, Province of China': 'Taiwan',
@@ -83,9 +84,11 @@ def _name_countries(text:str) -> tuple[str, ...]:
 
 # %% ../../nbs/api/09_data.taxa.ipynb #4723031d
 _COLUMNS = dict(species=('scientific_name', 'species', 'binomial', 'binomial_name', 'name'), genus=('genus',),
-                family=('family',), venomous=('venomous', 'venom_status', 'poisonous'), countries=('countries', 'country'))
+                family=('family',), venomous=('venomous', 'venom_status', 'poisonous'),
+                countries=('countries', 'country'))
 _VENOM = {**dict.fromkeys(('venomous', 'poisonous', 'yes', 'true', '1', '1 0'), True),
-          **dict.fromkeys(('non venomous', 'nonvenomous', 'not venomous', 'harmless', 'no', 'false', '0', '0 0'), False)}
+          **dict.fromkeys(('non venomous', 'nonvenomous', 'not venomous', 'harmless', 'no', 'false', '0', '0 0'),
+                          False)}
 
 def _find_columns(file, found:list[str], columns:Mapping[str,str]) -> dict[str,str]:
     "Which column of the file holds what"
@@ -150,8 +153,11 @@ def _check_taxa(taxa:pd.DataFrame) -> pd.DataFrame:
     needed = ('genus', 'family', 'venomous', 'countries')
     if not isinstance(taxa, pd.DataFrame) or any(c not in taxa for c in needed):
         found = some_of(taxa.columns, 12) if isinstance(taxa, pd.DataFrame) else type(taxa).__name__
-        raise SnakeidError(f"expected a table with the columns {some_of(needed)}, found {found}: read it by `read_taxa`")
-    return taxa
+        raise SnakeidError(f"expected a table with the columns {some_of(needed)}, found {found}: read it by "
+                           "`read_taxa`")
+    if len(texts := taxa.index[[isinstance(c, str) for c in taxa.countries]]):
+        raise SnakeidError(f"the countries of {some_of(texts, 3)} are one text: make them a tuple, or use `read_taxa`")
+    return taxa.assign(countries=[tuple(c) if isinstance(c, (tuple, list)) else () for c in taxa.countries])
 
 def find_taxa(
     species:Iterable[str], # Names to look up, in any of the usual spellings

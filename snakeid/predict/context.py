@@ -21,12 +21,14 @@ from .vote import Verdict
 def _check_probs(probs:np.ndarray, species:Iterable[str]|None=None) -> np.ndarray:
     "Probabilities as float64 [n,species], each row with the sum 1"
     try: probs = np.array(probs, dtype=float)
-    except (TypeError, ValueError): raise SnakeidError("probabilities must be a table of numbers [photos, species]") from None
+    except (TypeError, ValueError):
+        raise SnakeidError("probabilities must be a table of numbers [photos, species]") from None
     if probs.ndim != 2 or not probs.shape[1]:
         raise SnakeidError(f"expected probabilities of shape [photos, species], found {list(probs.shape)}")
     if species is not None:
         if len(species := list(species)) != probs.shape[1]:
-            raise SnakeidError(f"{probs.shape[1]} columns of probabilities for {len(species)} species: give each a name")
+            raise SnakeidError(f"{probs.shape[1]} columns of probabilities for {len(species)} species: give each a "
+                               "name")
         match_names([], species)                         # an error where a species stands twice
     sums = probs.sum(1)
     for bad, what in ((~np.isfinite(probs).all(1), 'holds NaN or infinity: leave out photos that could not be read'),
@@ -40,14 +42,15 @@ def _check_probs(probs:np.ndarray, species:Iterable[str]|None=None) -> np.ndarra
 class Restricted:
     "What n photos show in the light of a checklist"
     probabilities:np.ndarray # With the list, float [n,species]; each row sums to 1
-    table:pd.DataFrame # One row a photo: species, confidence, unrestricted (first choice without the list), unrestricted_confidence, off_list (probability of all species not on the list, 0 to 1), note
+    table:pd.DataFrame # One row a photo: the answer with and without the list, the probability off the list, a note
     lacking:list[str] # Species on the list that the model does not know: it can never name them
 
 def _read_list(allowed:Iterable[str]|pd.DataFrame) -> list[str]:
     "The names on a checklist"
     if isinstance(allowed, pd.DataFrame):
         if 'possible' not in allowed:
-            raise SnakeidError(f"the checklist has no column 'possible', found {some_of(allowed)}: use `make_checklist`")
+            raise SnakeidError(f"the checklist has no column 'possible', found {some_of(allowed)}: use "
+                               "`make_checklist`")
         allowed = allowed.index[allowed.possible.to_numpy(bool)]
     names = [allowed] if isinstance(allowed, str) else list(dict.fromkeys(allowed))
     if not names: raise SnakeidError("the checklist is empty: name at least one species")
@@ -56,7 +59,7 @@ def _read_list(allowed:Iterable[str]|pd.DataFrame) -> list[str]:
 def apply_checklist(
     probs:np.ndarray, # Probabilities, float [n,species]
     species:Sequence[str], # The model's species, [species]
-    allowed:Iterable[str]|pd.DataFrame, # Species that are known from there, in any usual spelling, or `make_checklist`'s table
+    allowed:Iterable[str]|pd.DataFrame, # Species that are known from there, or the table of `make_checklist`
     *,
     strength:float=.99, # 1 forbids the other species, 0 ignores the list; between, they keep the share 1-strength
 )->Restricted: # Probabilities, a table with a row a photo, and species of the list that the model lacks
@@ -65,15 +68,16 @@ def apply_checklist(
     if not 0 <= strength <= 1: raise SnakeidError(f"strength must lie between 0 and 1, found {strength}")
     at = match_names(names, species)
     if (at < 0).all():
-        raise SnakeidError(f"the model knows none of the {len(names)} species on the checklist ({some_of(names, 3)}): its "
-                           f"own are {some_of(species, 3)}; give scientific names, or a list for these")
+        raise SnakeidError(f"the model knows none of the {len(names)} species on the checklist ({some_of(names, 3)}): "
+                           f"its own are {some_of(species, 3)}; give scientific names, or a list for these")
     on, species = np.isin(np.arange(len(species)), at), np.array(list(species), dtype=object)
     weighed = probs*np.where(on, 1, 1-strength)
     left = weighed.sum(1) > 0                            # False where all of a photo's probability is forbidden
     weighed[~left] = probs[~left]
     free, best, rows = probs.argmax(1), weighed.argmax(1), np.arange(len(probs))
     weighed /= weighed.sum(1, keepdims=True)
-    stays = np.where(left, ', but the photo is clear enough to keep it', ', but no species on the list is left for this photo')
+    stays = np.where(left, ', but the photo is clear enough to keep it',
+                     ', but no species on the list is left for this photo')
     why = np.where(free != best, '', stays)
     note = ['' if o else f'{s}: not known from here{w}' for s, o, w in zip(species[free], on[free], why)]
     table = pd.DataFrame(dict(species=species[best], confidence=weighed[rows, best], unrestricted=species[free],
@@ -87,7 +91,7 @@ def roll_up(
     taxa:pd.DataFrame, # From `read_taxa`: genus and family of each
     *,
     least:float=.7, # Probability that an answer needs, over 0 to 1
-)->pd.DataFrame: # One row a photo: rank (species, genus, family, unknown), name, probability (of that name; for unknown, the best that any family reaches)
+)->pd.DataFrame: # One row a photo: rank, name and its probability; for 'unknown' the best that a family reaches
     "The finest of species, genus and family that is probable enough"
     probs = _check_probs(probs, species)
     if not 0 < least <= 1: raise SnakeidError(f"least must be over 0 and at most 1, found {least}")
@@ -108,7 +112,7 @@ def roll_up(
 @dataclass
 class Joined(Verdict):
     "What the photos of each of g groups show together; the fields of `Verdict` have one row a group"
-    names:np.ndarray # Name of each group, object [g], in the order of their first photos; None for a photo that stands alone
+    names:np.ndarray # Name of each group, object [g], in the order of first photos; None for a photo that stands alone
     photos:np.ndarray # Photos of each group, int [g]
     group:np.ndarray # Group of each photo, int [n], counted from 0: `probabilities[group]` has one row a photo again
 
@@ -125,7 +129,8 @@ def join_photos(
 )->Joined: # One row a group; `probabilities` are the geometric mean for 'product', else the mean
     "Judge the photos of a group together"
     probs = _check_probs(probs)
-    if how not in ('mean', 'vote', 'product'): raise SnakeidError(f"how must be 'mean', 'vote' or 'product', found {how!r}")
+    if how not in ('mean', 'vote', 'product'):
+        raise SnakeidError(f"how must be 'mean', 'vote' or 'product', found {how!r}")
     if not 0 < floor < 1: raise SnakeidError(f"floor must lie between 0 and 1, found {floor}")
     groups = pd.Series(list(groups), dtype=object, name='groups')
     if len(groups) != len(probs):
@@ -151,7 +156,7 @@ def join_photos(
     return Joined(winner, joined[rows, winner], shares[rows, winner], joined, names, photos, group)
 
 # %% ../../nbs/api/39_predict.context.ipynb #431c7677
-VENOM_WEIGHTS = ((1, 2), (5, 2)) # Of a wrong species, truth by answer, harmless before venomous: SnakeCLEF 2023 and 2024
+VENOM_WEIGHTS = ((1, 2), (5, 2)) # Of a wrong species, truth by answer, harmless before venomous: SnakeCLEF 2023, 2024
 
 def venom_cost(
     venomous:pd.Series|Sequence, # True, False or missing for each species, [species]
@@ -161,7 +166,8 @@ def venom_cost(
     known = pd.Series(list(venomous), dtype=object)
     odd = [v for v in known.dropna() if not isinstance(v, (bool, np.bool_, int, np.integer, float)) or v not in (0, 1)]
     if odd or not len(known):
-        raise SnakeidError(f"venom must be True, False or missing for each species, found {some_of(odd) or 'no species'}")
+        raise SnakeidError("venom must be True, False or missing for each species, found "
+                           f"{some_of(odd) or 'no species'}")
     weights = np.array(weights, dtype=float)
     if weights.shape != (2, 2) or not (np.isfinite(weights) & (weights >= 0)).all():
         raise SnakeidError("weights must be four numbers from 0 up, [[harmless for harmless, harmless for venomous], "
