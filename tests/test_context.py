@@ -76,7 +76,8 @@ def test_named_columns_win_and_the_separator_is_free(tmp_path):
 
 @pytest.mark.parametrize('word,meant', [('Venomous', True), ('VENOMOUS', True), ('1', True), ('yes', True),
                                         ('1.0', True), ('Non Venomous', False), ('non-venomous', False),
-                                        ('harmless', False), ('0', False), ('False', False), ('', None), ('unknown', None), ('NA', None)])
+                                        ('harmless', False), ('0', False), ('False', False),
+                                        ('', None), ('unknown', None), ('NA', None)])
 def test_words_for_venom(tmp_path, word, meant):
     venom = read_taxa(write(tmp_path/'t.csv', f'species,venomous\nNaja naja,{word}\n')).venomous
     assert venom.dtype == 'boolean'
@@ -156,7 +157,7 @@ def test_countries_may_stand_in_lists_but_not_as_text(taxa):
     lists = taxa.assign(countries=[list(c) if c else None for c in taxa.countries])
     for country in ('India', 'Laos'): assert make_checklist(lists, country).equals(make_checklist(taxa, country))
     with pytest.raises(SnakeidError, match='countries of Naja naja, Naja atra, Ptyas mucosa and 2 more are one text'):
-        make_checklist(taxa.assign(countries=taxa.countries.astype(str)), 'India')
+        make_checklist(taxa.assign(countries=[str(c) for c in taxa.countries]), 'India')
 
 
 # ---- Checklists ----

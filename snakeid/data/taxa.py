@@ -189,7 +189,8 @@ def make_checklist(
     "Which species are known from a country"
     countries = [countries] if isinstance(countries, str) else list(countries)
     if not countries: raise SnakeidError("no country is named: name at least one, such as 'India'")
-    table = _check_taxa(taxa).assign(listed=True) if species is None else find_taxa(species, taxa)
+    taxa = _check_taxa(taxa)
+    table = taxa.assign(listed=True) if species is None else find_taxa(species, taxa)
     there = {_key(c): c for row in taxa.countries for c in row if _key(c) not in _WIDE}
     if not there: raise SnakeidError("the table names no countries: read one that has a column of them")
     asked = {}
