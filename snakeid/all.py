@@ -17,6 +17,7 @@ from .data.photo import *  # noqa: F403
 from .data.records import *  # noqa: F403
 from .data.damage import *  # noqa: F403
 from .data.deployments import *  # noqa: F403
+from .data.taxa import *  # noqa: F403
 from .data.manifest import *  # noqa: F403
 from .data.tables import *  # noqa: F403
 from .data.coco import *  # noqa: F403
@@ -54,6 +55,7 @@ from .train.checkpoint import *  # noqa: F403
 from .train.regularisers import *  # noqa: F403
 from .train.fit import *  # noqa: F403
 from .predict.vote import *  # noqa: F403
+from .predict.context import *  # noqa: F403
 from .predict.batch import *  # noqa: F403
 from .predict.features import *  # noqa: F403
 from .predict.screen import *  # noqa: F403
