@@ -56,13 +56,13 @@ def fit_temperature(
         return 1.
     if slope(1/least) <= 0:
         warnings.warn(f"the NLL still falls at the lowest temperature, {least:g}, which is taken: (nearly) all of the "
-                      f"{len(own)} photos are named rightly, so they cannot say how sure is too sure; fit on more photos",
-                      stacklevel=2)
+                      f"{len(own)} photos are named rightly, so they cannot say how sure is too sure; fit on more "
+                      "photos", stacklevel=2)
         return least
     if slope(1/most) >= 0:
-        warnings.warn(f"the NLL still falls at the highest temperature, {most:g}, which is taken: the scores say (nearly) "
-                      f"nothing about the {len(own)} photos; check that truth and scores are in the same order",
-                      stacklevel=2)
+        warnings.warn(f"the NLL still falls at the highest temperature, {most:g}, which is taken: the scores say "
+                      f"(nearly) nothing about the {len(own)} photos; check that truth and scores are in the same "
+                      "order", stacklevel=2)
         return most
     return 1/brentq(slope, 1/most, 1/least)
 
@@ -125,7 +125,8 @@ def choose_threshold(
     _check_share(keep, 'keep')
     if (k := _rank(keep, n)) > n:
         warnings.warn(f"{n} known photos are too few to keep {keep:.0%} of new ones, which takes {_needed(keep)}: the "
-                      f"lowest score is the threshold, which keeps a new one with probability {n/(n+1):.0%}", stacklevel=2)
+                      f"lowest score is the threshold, which keeps a new one with probability {n/(n+1):.0%}",
+                      stacklevel=2)
     return float(known[n - min(k, n)])
 
 def find_unknown(
@@ -177,8 +178,12 @@ class Conformal:
         names = {f.name for f in fields(cls)}
         if not isinstance(numbers, dict) or names != set(numbers):
             raise SnakeidError(f"expected a dict with {', '.join(sorted(names))}, found {some_of(numbers, 12)}")
-        found = cls(**{**numbers, 'groups': tuple(numbers['groups']), 'notes': tuple(numbers['notes']),
-                       'bounds': {g: np.inf if b is None else float(b) for g, b in numbers['bounds'].items()}})
+        try:
+            bounds = {g: np.inf if b is None else float(b) for g, b in numbers['bounds'].items()}
+            lists = {name: tuple(numbers[name]) for name in ('groups', 'notes')}
+        except (AttributeError, TypeError, ValueError) as e:
+            raise SnakeidError(f"these are not the numbers of a conformal fit: {e}; fit again, or mend the file") from e
+        found = cls(**{**numbers, **lists, 'bounds': bounds})
         _check_kind(found.kind)
         if missing := sorted(set(found.groups) - set(found.bounds)):
             raise SnakeidError(f"no bound for group {some_of(missing)}: fit again, or mend the file")
