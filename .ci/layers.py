@@ -19,7 +19,7 @@ FLOORS = (
     ('predict',),
     ('train',),
     ('samples',),
-    ('data', 'models', 'metrics'),
+    ('data', 'models', 'metrics', 'scores'),
     ('core',),
 )
 # Modules that may not be imported below a floor: that floor, and what nothing below it does
