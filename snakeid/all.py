@@ -9,6 +9,7 @@ __all__ = []
 from .core import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .data.files import *  # noqa: F403
+from .scores import *  # noqa: F403
 from .data.cells import *  # noqa: F403
 from .data.jpeg import *  # noqa: F403
 from .data.times import *  # noqa: F403
@@ -55,6 +56,7 @@ from .train.checkpoint import *  # noqa: F403
 from .train.regularisers import *  # noqa: F403
 from .train.fit import *  # noqa: F403
 from .predict.vote import *  # noqa: F403
+from .predict.abstain import *  # noqa: F403
 from .predict.context import *  # noqa: F403
 from .predict.batch import *  # noqa: F403
 from .predict.features import *  # noqa: F403
