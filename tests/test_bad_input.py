@@ -446,7 +446,7 @@ def damage(run, what):
     elif what == 'settings cut': settings.write_text(settings.read_text()[:50])
     elif what == 'settings empty': settings.write_text('{}')
     elif what == 'settings a list': settings.write_text('[]')
-    elif what == 'settings newer': settings.write_text(settings.read_text().replace('"format": 1', '"format": 99'))
+    elif what == 'settings newer': settings.write_text(re.sub(r'"format": \d+', '"format": 99', settings.read_text()))
 
 
 @pytest.mark.parametrize('what', ['weights cut', 'weights gone', 'settings cut', 'settings empty', 'settings a list',
