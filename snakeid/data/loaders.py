@@ -45,7 +45,9 @@ class PhotoItems:
     def __array__(self, dtype=None, copy=None):
         return self.rows  # fastai's `L` leaves what looks like an array as it is
     @property
-    def iloc(self): return self
+    def iloc(self):
+        "This table: pandas' way to rows is its own"
+        return self
     def __getitem__(self, i):
         if isinstance(i, (int, np.integer)): return self.path_of(i), self.species_of(i)
         part = copy.copy(self)
