@@ -14,7 +14,7 @@ LIBRARY = 'snakeid'
 FLOORS = (
     ('all',),
     ('cli',),
-    ('explore', 'export', 'scale'),
+    ('explore', 'export', 'scale', 'runs'),
     ('report',),
     ('predict',),
     ('train',),

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from common import save_table
 
-from snakeid.cli import train_run
 from snakeid.core import make_rng
 from snakeid.data.tables import read_aicrowd
 from snakeid.models.bundle import read_bundle
 from snakeid.predict.calibrate import calibrate_bundle
 from snakeid.predict.batch import predict_photos
 from snakeid.report.page import read_run
+from snakeid.runs import train_run
 from snakeid.scores import score_auroc, score_ece, score_nll, score_sets
 from snakeid.train.recipes import find_recipe
 

@@ -32,8 +32,8 @@ from .data.scan import *  # noqa: F403
 from .data.clean import *  # noqa: F403
 from .data.detections import *  # noqa: F403
 from .data.duplicates import *  # noqa: F403
-from .data.sequences import *  # noqa: F403
 from .data.groups import *  # noqa: F403
+from .data.sequences import *  # noqa: F403
 from .data.splits import *  # noqa: F403
 from .data.balance import *  # noqa: F403
 from .data.cut import *  # noqa: F403
@@ -94,6 +94,7 @@ from .report.submission import *  # noqa: F403
 from .report.wildcam import *  # noqa: F403
 from .report.page import *  # noqa: F403
 from .report.collection import *  # noqa: F403
+from .runs import *  # noqa: F403
 
 # %% ../nbs/api/90_all.ipynb #de8bccc3
 __all__ = [name for name in dir() if not name.startswith('_')]  # the one that nbdev makes lists only names defined here

@@ -85,7 +85,7 @@ def test_train_keeps_files_readable(trained):
 
 def test_train_finds_the_next_free_folder(tiny, call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('snakeid.cli.train_run', lambda manifest, out, **kwargs: out.mkdir(parents=True))
+    monkeypatch.setattr('snakeid.runs.train_run', lambda manifest, out, **kwargs: out.mkdir(parents=True))
     for i in (1, 2):
         assert call('train', '--images', tiny.images, '--labels', tiny.labels).status == 0
         assert (Path('runs')/str(i)).is_dir()
@@ -94,7 +94,8 @@ def test_train_finds_the_next_free_folder(tiny, call, tmp_path, monkeypatch):
 
 def test_train_reads_folders(tiny, call, tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr('snakeid.cli.train_run', lambda manifest, out, **other: seen.update(manifest=manifest, **other))
+    monkeypatch.setattr('snakeid.runs.train_run',
+                        lambda manifest, out, **other: seen.update(manifest=manifest, **other))
     for row in pd.read_csv(tiny.labels).itertuples():
         (tmp_path/row.scientific_name).mkdir(exist_ok=True)
         (tmp_path/row.scientific_name/row.filename).write_bytes((tiny.images/row.filename).read_bytes())
@@ -104,7 +105,7 @@ def test_train_reads_folders(tiny, call, tmp_path, monkeypatch):
 
 
 def test_train_for_tensorboard(tiny, train, tmp_path, monkeypatch):
-    monkeypatch.setattr('snakeid.predict.batch.predict_photos', lambda *args, **kwargs: exit('trained'))
+    monkeypatch.setattr('snakeid.runs.predict_photos', lambda *args, **kwargs: exit('trained'))
     with pytest.raises(SystemExit, match='trained'):
         train(tmp_path/'run', tiny.images, tiny.labels, '--tensorboard', '--frozen-epochs', 1)
     assert {p.parent.name for p in (tmp_path/'run').rglob('events.out*')} == {'frozen', 'all layers'}
@@ -286,6 +287,6 @@ def test_demo_trains_once(call, tmp_path, monkeypatch, trained):
     monkeypatch.setattr('snakeid.samples.collection.draw_collection', lambda folder, **kwargs: drawn.append(folder))
     monkeypatch.setattr('snakeid.data.tables.read_aicrowd', lambda labels, images: 'manifest')
     def train_run(manifest, out, **kwargs): calls.append(out), shutil.copytree(trained.run, out, dirs_exist_ok=True)
-    monkeypatch.setattr('snakeid.cli.train_run', train_run)
+    monkeypatch.setattr('snakeid.runs.train_run', train_run)
     for _ in range(2): done = call('demo', '--out', tmp_path/'demo')
     assert drawn == [tmp_path/'demo-photos'] and calls == [tmp_path/'demo'] and 'run before' in done.out
