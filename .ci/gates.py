@@ -132,9 +132,10 @@ def run_pytest(
                                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
             try: code = run.wait(limit)
             except subprocess.TimeoutExpired: code = None
-            # Also a process that a test has left behind
-            with contextlib.suppress(ProcessLookupError): os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+            finally:
+                # Also a process that a test has left behind
+                with contextlib.suppress(ProcessLookupError): os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
         told = printed.read_text(errors='replace')
         if code is None: return Result(failed=1, problems=[f"{args[0]}: ended after {limit:.0f} s"]), told
         if not report.exists():

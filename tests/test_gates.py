@@ -1,6 +1,8 @@
 "The checks of the notebooks as files catch what they should"
 import json
+import os
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -14,7 +16,7 @@ def tool(monkeypatch):
     "Import one of the scripts in .ci, with its siblings in reach"
     monkeypatch.syspath_prepend(ROOT/'.ci')
     yield import_module
-    for name in ('notebooks', 'refresh', 'readme'): sys.modules.pop(name, None)
+    for name in ('gates', 'layers', 'notebooks', 'refresh', 'readme'): sys.modules.pop(name, None)
 
 
 def code(source, *outputs): return dict(cell_type='code', source=[source], outputs=list(outputs), metadata={}, id='a')
@@ -122,3 +124,44 @@ def test_readme(tool, tmp_path):
     assert readme.check_readme(tmp_path)
     (tmp_path/'README.md').write_text(text)
     assert readme.check_readme(tmp_path) == []
+
+
+# ---- tests in a process of their own
+
+def test_counts_of_a_file_of_tests(tool, tmp_path):
+    (tmp_path/'test_some.py').write_text('import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n'
+                                         '@pytest.mark.skip\ndef test_c(): pass\n')
+    result, told = tool('gates').run_pytest(str(tmp_path/'test_some.py'), '-q')
+    assert (result.passed, result.failed, result.skipped) == (1, 1, 1) and 'assert 0' in told
+
+
+@pytest.mark.parametrize('body', ['import os; os._exit(3)', 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'])
+def test_a_crash_is_a_failure(body, tool, tmp_path):
+    (tmp_path/'test_crash.py').write_text(f'def test_a(): pass\ndef test_b(): {body}\n')
+    result, _ = tool('gates').run_pytest(str(tmp_path/'test_crash.py'), '-q')
+    assert (result.passed, result.failed) == (0, 1) and 'exit status' in result.problems[0]
+
+
+def test_no_test_is_a_failure(tool, tmp_path):
+    (tmp_path/'test_none.py').write_text('')
+    assert tool('gates').run_pytest(str(tmp_path/'test_none.py'), '-q')[0].failed == 1
+
+
+@pytest.mark.skipif(not hasattr(os, 'killpg'), reason="needs groups of processes")
+def test_a_stuck_file_is_ended_with_all_it_started(tool, tmp_path):
+    (tmp_path/'test_stuck.py').write_text(
+        'import os, signal, subprocess, sys, time\nfrom pathlib import Path\n'
+        'def test_a():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
+        '    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])\n'
+        '    Path(__file__).with_name("pid").write_text(str(child.pid))\n    time.sleep(300)\n')
+    started = time.monotonic()
+    result, _ = tool('gates').run_pytest(str(tmp_path/'test_stuck.py'), '-q', limit=10)
+    assert result.failed == 1 and 'ended after 10 s' in result.problems[0] and time.monotonic() - started < 60
+    pid = int((tmp_path/'pid').read_text())
+    for _ in range(50):                                  # until whoever inherits it has taken note
+        try: os.kill(pid, 0)
+        except ProcessLookupError: break
+        stat = Path(f'/proc/{pid}/stat')
+        if stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] == 'Z': break
+        time.sleep(.1)
+    else: pytest.fail('a process was left behind')
