@@ -60,19 +60,35 @@ def write_photos(folder:Path, different:int, names:int, size:tuple[int,int]=(500
     return pd.DataFrame(dict(path=[str(p) for p in paths], species=species, split='train'))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def begin(text:str) -> tuple:
+    "Read the arguments of a script with this help; --dry or not, device, and what waits for it"
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--dry', action='store_true')
     args = parser.parse_args()
     if not args.dry and not torch.cuda.is_available():
         parser.error('no CUDA device here; --dry tries the script without one')
     device = torch.device('cpu' if args.dry else 'cuda')
-    sync = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
-    plan = ('small_cnn', 56, 8, 64, 2) if args.dry else ('resnet50', 224, 256, 20_480, 5)
+    return args.dry, device, torch.cuda.synchronize if device.type == 'cuda' else lambda: None
+
+
+def finish(rows:list, name:str, dry:bool):
+    "Print what a dry run found, or write the table with GPU and versions"
+    if dry:
+        print(pd.DataFrame(rows, columns=['case', 'metric', 'ours', 'peer', 'unit']).to_string(index=False))
+        return
+    ask = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
+    gpu = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
+    save_table(rows, name,
+               machine=f'{gpu}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}')
+
+
+def main():
+    dry, device, sync = begin(__doc__)
+    plan = ('small_cnn', 56, 8, 64, 2) if dry else ('resnet50', 224, 256, 20_480, 5)
     arch, size, bs, names, repeats = plan
     rows = []
 
-    big, side = torch.rand(2**20 if args.dry else 2**30, device=device), 256 if args.dry else 8192
+    big, side = torch.rand(2**20 if dry else 2**30, device=device), 256 if dry else 8192
     there = torch.empty_like(big)
     seconds = timed(partial(there.copy_, big), repeats, sync)
     rows.append(('copy inside memory', 'speed', 2*big.nbytes/1e9/seconds, None, 'GB/s'))
@@ -110,7 +126,7 @@ def main():
             scaler.step(opt)
             scaler.update()
 
-        many, what = 2 if args.dry else 20, f'{arch}, {size} pixels, batches of {bs}'
+        many, what = 2 if dry else 20, f'{arch}, {size} pixels, batches of {bs}'
 
         def steps():
             "Many of them"
@@ -130,16 +146,10 @@ def main():
         def epoch():
             "An epoch as `fit_species` runs it"
             with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-4)
-        road = names/timed(epoch, 2 if args.dry else 3, sync)
+        road = names/timed(epoch, 2 if dry else 3, sync)
         rows.append((f'{what}, from files', 'training', road, bare, 'photos/s'))
         rows.append((f'{arch}, an epoch of 100,000 photos', 'time', 100_000/road/60, None, 'minutes'))
-    if args.dry:
-        print(pd.DataFrame(rows, columns=['case', 'metric', 'ours', 'peer', 'unit']).to_string(index=False))
-        return
-    ask = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
-    gpu = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-    versions = f'torch {torch.__version__}, Python {platform.python_version()}'
-    save_table(rows, 'gpu', machine=f'{gpu}, {os.cpu_count()} cores, {versions}')
+    finish(rows, 'gpu', dry)
 
 
 if __name__ == '__main__': main()

@@ -14,10 +14,7 @@ GPU where it is built in. `peer` of the whole road is the slower of network and 
 reach. The last rows share the main thread's time out: waiting for decoded photos, in the network (with its copies), and
 the rest (votes, table, file). Scores on the GPU are checked against the CPU's before anything is timed.
 """
-import argparse
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from functools import partial
@@ -25,10 +22,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-import pandas as pd
 import torch
-from common import save_table
-from gpu import timed, write_photos
+from gpu import begin, finish, timed, write_photos
 from torch import nn
 
 from snakeid.core import make_rng
@@ -106,14 +101,8 @@ def floors(bundle:Bundle, paths:list[str], device:torch.device, repeats:int, syn
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--dry', action='store_true')
-    args = parser.parse_args()
-    if not args.dry and not torch.cuda.is_available():
-        parser.error('no CUDA device here; --dry tries the script without one')
-    device = torch.device('cpu' if args.dry else 'cuda')
-    sync = torch.cuda.synchronize if device.type == 'cuda' else lambda: None
-    arch, size, bs, n, repeats = ('small_cnn', 56, 8, 96, 2) if args.dry else ('resnet50', 224, 64, 62_894, 5)
+    dry, device, sync = begin(__doc__)
+    arch, size, bs, n, repeats = ('small_cnn', 56, 8, 96, 2) if dry else ('resnet50', 224, 64, 62_894, 5)
     torch.manual_seed(0)
     body, spec = make_body(arch, 'none')
     model = nn.Sequential(body, make_head(spec.features, SPECIES)).eval()
@@ -132,7 +121,7 @@ def main():
             folder, many = Path(tmp)/f'{width}', n//share
             folder.mkdir()
             paths = write_photos(folder, 24, many, (width, height)).path.tolist()
-            found, network, decode = floors(bundle, paths, device, repeats, sync, args.dry)
+            found, network, decode = floors(bundle, paths, device, repeats, sync, dry)
             rows += [(f'{width}×{height}: {case}' if 'decode' in case else case, *rest) for case, *rest in found
                      if share == 1 or 'decode' in case]
             options = dict(views='four', aggregate='majority', backend=backend, device=device, bs=bs)
@@ -151,12 +140,7 @@ def main():
             shares = {'waits for photos': waits.seconds/seconds, 'copies and network': runs.seconds/seconds}
             shares['votes, table, file'] = 1 - sum(shares.values())
             rows += [(case, f"main thread's time: {what}", value, None, 'share') for what, value in shares.items()]
-    print(pd.DataFrame(rows, columns=['case', 'metric', 'ours', 'peer', 'unit']).to_string(index=False))
-    if args.dry: return
-    ask = ['nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader']
-    gpu = subprocess.run(ask, capture_output=True, text=True).stdout.strip()
-    save_table(rows, 'gpu_predict',
-               machine=f'{gpu}, {os.cpu_count()} cores, torch {torch.__version__}, Python {platform.python_version()}')
+    finish(rows, 'gpu_predict', dry)
 
 
 if __name__ == '__main__': main()
