@@ -112,8 +112,7 @@ def predict_photos(
     if unknown and unknown not in known['thresholds']:
         raise SnakeidError(f"unknown must be {some_of(map(repr, known['thresholds']))}, found {unknown!r}")
     conformal = Conformal.from_json(known['sets']) if sets else None
-    few = backend is None and len(todo)*len(views) < 512 # not worth the seconds in which another engine starts
-    run = backend if callable(backend) else make_backend(bundle, 'torch' if few else backend, device=device)
+    run = backend if callable(backend) else make_backend(bundle, backend, device=device, looks=len(todo)*len(views))
     parts, where, pixels = [], [], np.empty((len(views), bs, bundle.size, bundle.size, 3), np.uint8)
 
     def judge():

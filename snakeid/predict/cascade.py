@@ -114,10 +114,7 @@ def predict_cascade(
     if scores is None: scores = score_animals(cascade.first, todo, **cascade.first_options)
     if len(scores) != len(todo): raise SnakeidError(f"expected one score a photo, found {len(scores)} for {len(todo)} photos")
     stopped = np.asarray(scores, float) < cascade.gate.threshold   # NaN is not below anything
-    if stopped.all():                                    # the columns of a table without photos
-        seen = predict_photos(cascade.second, todo, backend=lambda pixels: np.zeros((len(pixels), len(cascade.second.species)), np.float32),
-                              **{k: v for k, v in options.items() if k != 'backend'})[:0]
-    else: seen = predict_photos(cascade.second, todo[~stopped].reset_index(drop=True), **options)
+    seen = predict_photos(cascade.second, todo[~stopped].reset_index(drop=True), **options)
     out = seen.set_index(np.flatnonzero(~stopped)).reindex(range(len(todo)))
     out['photo_id'], out['path'], out['flag'] = todo.photo_id.to_numpy(), todo.path.to_numpy(), out.flag.fillna('')
     out.loc[stopped, 'species'] = EMPTY
@@ -135,7 +132,7 @@ _FATES = {('animal', 'first'): 'stopped as empty', ('animal', 'empty'): 'called 
           ('empty', UNKNOWN): 'called unknown', ('empty', 'unreadable'): 'not read'}
 
 def _judged(table:pd.DataFrame, truth:pd.Series|np.ndarray|list) -> tuple[np.ndarray, np.ndarray]:
-    "Truth and answers as arrays of one length, without photos whose truth nobody knows"
+    "Which photos have a truth, and the truth as an array"
     truth = pd.Series(np.asarray(truth, dtype=object))
     if len(truth) != len(table): raise SnakeidError(f"expected the truth of each photo, found {len(truth)} for {len(table)} photos")
     known = truth.notna().to_numpy()
