@@ -35,6 +35,7 @@ from .data.duplicates import *  # noqa: F403
 from .data.groups import *  # noqa: F403
 from .data.sequences import *  # noqa: F403
 from .data.splits import *  # noqa: F403
+from .data.background import *  # noqa: F403
 from .data.balance import *  # noqa: F403
 from .data.cut import *  # noqa: F403
 from .data.draws import *  # noqa: F403

@@ -213,13 +213,14 @@ def make_block(
     min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change
     vary:str='all', # Which photos training varies: 'all', 'by_frequency' with the probability of Eq. (1), or 'none'
+    grey:float=0., # Share of the photos that training shows in grey, 0 to 1
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
     need_valid:bool=True, # Is a manifest without validation photos an error?
 )->PhotoBlock: # Give it a manifest: `block.datasets(manifest)`, `block.weighted_dataloaders(manifest, weights)`
     "A `DataBlock` for manifests"
     if unseen not in ('raise', 'leave out'):
         raise SnakeidError(f"unseen must be 'raise' or 'leave out', found {unseen!r}")
-    item_tfms, batch_tfms = make_views(size, train_size, min_scale, light, vary)
+    item_tfms, batch_tfms = make_views(size, train_size, min_scale, light, vary, grey)
     block = PhotoBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor), CategoryBlock()),
                        item_tfms=item_tfms, batch_tfms=batch_tfms)
     block.unseen, block.need_valid = unseen, need_valid
@@ -234,6 +235,7 @@ def make_dataloaders(
     min_scale:float=.5, # Smallest share of a photo's area that training shows
     light:float=.2, # Most that brightness and contrast change
     vary:str='all', # Which photos training varies: 'all', 'by_frequency' with the probability of Eq. (1), or 'none'
+    grey:float=0., # Share of the photos that training shows in grey, 0 to 1
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
     need_valid:bool=True, # Is a manifest without validation photos an error?
     seed:int=0, # Draws photos and crops
@@ -243,7 +245,7 @@ def make_dataloaders(
     "DataLoaders by `DataBlock.weighted_dataloaders`, with the weights that stand in the manifest"
     manifest = check_manifest(manifest, 'species', 'split', 'weight')
     block = make_block(size=size, train_size=train_size, min_scale=min_scale, light=light,
-                       vary=vary, unseen=unseen, need_valid=need_valid)
+                       vary=vary, grey=grey, unseen=unseen, need_valid=need_valid)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if num_workers is None: num_workers = 0 if device.type == 'cpu' else min(16, torch.get_num_threads())
     weight = manifest.weight.to_numpy(float)

@@ -23,7 +23,7 @@ from .card import make_card
 from .factory import BodySpec, make_body, make_head
 
 # %% ../../nbs/api/22_models.bundle.ipynb #6d445b83
-FORMAT = 3 # The newest that this reader knows, and what it writes; older ones are read too
+FORMAT = 4 # The newest that this reader knows, and what it writes; older ones are read too
 
 @dataclass
 class Bundle:
@@ -107,7 +107,7 @@ def read_bundle(
     if hashlib.sha256(weights).hexdigest() != info['weights_sha256']:
         raise SnakeidError(f"{file} is not the file that bundle.json describes (checksum): it was cut short or changed; copy it again")
     spec = BodySpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in info['body'].items()})
-    body, _ = make_body(f'{spec.library}/{spec.arch}', 'none', spec.levels)
+    body, _ = make_body(f'{spec.library}/{spec.arch}', 'none', spec.levels, spec.even)
     head = make_head(spec.features, len(info['species']), info['dropout'], hidden=tuple(info.get('hidden', ())),
                      batchnorm=info.get('batchnorm', False))
     model = nn.Sequential(body, head)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_ARCH', 'OWN', 'find_arch', 'load_weights', 'BodySpec', 'make_classifier', 'make_body', 'add_levels',
-           'make_head', 'split_body']
+           'EvenPhotos', 'even_photos', 'make_head', 'split_body']
 
 # %% ../../nbs/api/21_models.factory.ipynb #821c2176
 import difflib
@@ -18,6 +18,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 
 from ..core import SnakeidError, some_of
 from .cnn import SmallCNN
@@ -92,6 +93,7 @@ class BodySpec:
     std:tuple[float,...] # To divide by
     pretrained:bool # False: random weights
     levels:int = 0 # Most maps that features come from besides the network's own, as in `LevelBody`
+    even:bool = False # Is each photo normalised by its own mean and deviation, as by `even_photos`?
 
 def _packaged_weights(arch:str) -> Path|None:
     "The weights file that a requirement of this library brings for `arch`"
@@ -139,11 +141,13 @@ def make_body(
     arch:str|Callable=DEFAULT_ARCH, # Architecture, as in `find_arch`
     weights:str|Path|None=None, # A file; None finds ImageNet weights; 'none' starts from random ones
     levels:int=0, # As in `add_levels`
+    even:bool=False, # As by `even_photos`
 )->tuple[nn.Module, BodySpec]: # Maps float32 [n,3,h,w] to features [n,features], and what it is
     "A network without its last layer, and how its input should be normalised"
     model, spec = make_classifier(arch, weights)
     model.set_submodule(_last_layer(model), nn.Identity())
-    return add_levels(model, spec, levels)
+    body, spec = add_levels(model, spec, levels)
+    return even_photos(body, spec) if even else (body, spec)
 
 def add_levels(
     body:nn.Module, # From `make_body`
@@ -154,6 +158,21 @@ def add_levels(
     if not levels or not find_levels(body, levels, spec.size): return body, spec
     body = LevelBody(body, levels, spec.size)
     return body, replace(spec, features=body.features, levels=levels)
+
+class EvenPhotos(nn.Module):
+    "Give each channel of each photo mean 0 and deviation 1"
+    def forward(self,
+        x:torch.Tensor, # Photos, float [n,3,h,w]
+    )->torch.Tensor: # float [n,3,h,w]
+        "An instance norm without parameters (Ulyanov et al. 2016)"
+        return F.instance_norm(x, eps=1e-5)
+
+def even_photos(
+    body:nn.Module, # From `make_body`
+    spec:BodySpec, # What it is
+)->tuple[nn.Module, BodySpec]: # The body behind `EvenPhotos`
+    "Let a body see photos whose exposure, contrast and tint are taken out"
+    return nn.Sequential(EvenPhotos(), body), replace(spec, even=True)
 
 # %% ../../nbs/api/21_models.factory.ipynb #7526a5f0
 def make_head(

@@ -36,7 +36,7 @@ from torch import nn
 from .. import __version__
 from ..core import SnakeidError, keep_freed_memory, make_figure
 from ..models.bundle import Bundle
-from ..models.factory import DEFAULT_ARCH, add_levels, make_body, make_head, split_body
+from ..models.factory import DEFAULT_ARCH, add_levels, even_photos, make_body, make_head, split_body
 from .callbacks import KeepBest, KeepStatistics, SeedEpochs, StopAtNaN, WatchMemory, seed_everything
 from .checkpoint import Checkpoint, digest, read_checkpoint, start_at
 from .head import make_cached, warm_head
@@ -59,6 +59,7 @@ def make_learner(
     seed_everything(seed)
     body, spec = make_body(arch, weights)
     if spec.pretrained: body, spec = add_levels(body, spec, recipe.levels)
+    if recipe.even: body, spec = even_photos(body, spec)
     if stats is not None: spec = replace(spec, mean=tuple(map(float, stats[0])), std=tuple(map(float, stats[1])))
     head = make_head(spec.features, len(dls.vocab), recipe.dropout, hidden=tuple(recipe.hidden),
                      batchnorm=recipe.batchnorm)

@@ -55,6 +55,8 @@ class Recipe:
     vary:str = 'all' # Which photos training varies: 'all', 'by_frequency' as Eq. (1) of the 2019 paper, or 'none'
     min_scale:float = .5 # Smallest share of a photo's area in a crop
     light:float = .2 # Most that brightness and contrast change
+    grey:float = 0. # Share of the photos shown in grey, for collections with infrared nights
+    even:bool = False # Normalise each photo by its own mean and deviation, besides the collection's or the weights'
     mixup:float = 0. # α of mixup; 0 for none
     cutmix:float = 0. # α of CutMix; 0 for none
     bs:int = 32 # Photos a batch
@@ -82,6 +84,7 @@ class Recipe:
         for name in ('body_ratio', 'early_ratio', 'min_scale', 'step_factor'):
             if not 0 < getattr(self, name) <= 1:
                 raise SnakeidError(f"{name} must lie above 0 and up to 1, found {getattr(self, name)}: give another")
+        if not 0 <= self.grey <= 1: raise SnakeidError(f"grey must lie from 0 to 1, found {self.grey}: give another")
         for name in ('label_smoothing', 'dropout', 'ema'):
             if not 0 <= getattr(self, name) < 1:
                 raise SnakeidError(f"{name} must lie from 0 to below 1, found {getattr(self, name)}: give another")
@@ -107,7 +110,7 @@ class Recipe:
     @property
     def loading(self) -> dict:
         "What it says of photos, for `make_dataloaders(manifest, **recipe.loading)`"
-        return {name: getattr(self, name) for name in ('size', 'train_size', 'bs', 'min_scale', 'light', 'vary')}
+        return {name: getattr(self, name) for name in ('size', 'train_size', 'bs', 'min_scale', 'light', 'vary', 'grey')}
 
 # %% ../../nbs/api/29_train.recipes.ipynb #e45c1aca
 _PAPER = dict(warm_head=False, levels=0, frozen_epochs=0, lr=1e-3, schedule='step', body_ratio=1., early_ratio=1., wd=0.,
