@@ -2,15 +2,22 @@
 import csv
 import string
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from snakeid.data.background import write_changes
+from snakeid.data.boxes import choose_crops, list_boxes, read_crops
 from snakeid.data.camtrap import read_camtrap, write_camtrap
 from snakeid.data.coco import read_coco, write_coco
+from snakeid.data.detections import add_detections
 from snakeid.data.manifest import read_folders
+from snakeid.data.megadetector import read_detections
 from snakeid.data.tables import read_aicrowd, read_snakeclef, read_table, write_folders
+from snakeid.samples.detections import draw_detections
+from snakeid.samples.traps import draw_traps
 
 # Species as people write them: letters of several scripts, no blanks at the ends, which readers tidy
 letters = string.ascii_letters + 'äñøßçŁжкλ蛇'
@@ -108,6 +115,24 @@ def test_camera_traps(tmp_path_factory, rows):
     write_camtrap(coco, folder/'dp', title='x', contributors=['y'], places=dict(L1=(1., 2.)), zone='Z',
                   sampling_design='opportunistic')
     agrees(read_camtrap(folder/'dp', folder/'images'), t, 'location', 'sequence', 'path')
+
+
+def test_camera_traps_with_a_detector(tmp_path):
+    "What a detector and the camera's background add comes through Camtrap DP as well"
+    season = draw_traps(tmp_path/'season', 60, size=48, cameras=4, species=6, seed=1, workers=0, boxes=True)
+    told = read_coco(tmp_path/'season'/'annotations.json', tmp_path/'season'/'images')
+    seen = add_detections(told, read_detections(draw_detections(season, tmp_path/'detections.json')))
+    seen = write_changes(choose_crops(seen), tmp_path/'changes', size=32).assign(path=lambda t: t.photo_path)
+    write_camtrap(seen, tmp_path/'dp', title='x', contributors=['y'], places=dict.fromkeys(seen.location, (1., 2.)),
+                  zone='Z', sampling_design='opportunistic')
+    back = read_camtrap(tmp_path/'dp', tmp_path/'season'/'images').set_index('photo_id').loc[seen.photo_id].reset_index()
+    for column in ('path', 'species', 'labels', 'location', 'sequence', 'detections', 'animals', 'note', 'flag', 'photo_path'):
+        assert back[column].astype(str).tolist() == seen[column].astype(str).tolist(), column
+    assert np.allclose(back.animal_confidence, seen.animal_confidence) and (back.taken_at == seen.taken_at).all()
+    assert np.allclose(read_crops(back.crop), read_crops(seen.crop)) and len(seen) == 60
+    first, second = (list_boxes(t) for t in (seen, back))
+    assert (first.category == second.category).all() and np.allclose(first[['x', 'y', 'width', 'height']], second[['x', 'y', 'width', 'height']],
+                                                                     atol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['snakeclef2021_5000.csv', 'snakeclef2022_fold0.csv'])
