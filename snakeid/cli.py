@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         ('--out', dict(default='runs/demo', metavar='FOLDER', help='the run; drawn photos go beside it')), seed)
     add('train', 'train a classifier on your photos and judge it on a tenth that it never saw',
         ('--images', dict(required=True, metavar='FOLDER', help='photos; without --labels, one folder a species')),
-        ('--labels', dict(metavar='CSV', help='AIcrowd format: hashed_id, scientific_name, filename')),
+        ('--labels', dict(metavar='FILE', help='AIcrowd CSV (hashed_id, scientific_name, filename) or COCO Camera Traps JSON')),
         ('--out', dict(metavar='FOLDER', help='where the run goes (default: the next free runs/N)')),
         ('--arch', dict(default='tf_efficientnet_lite0', metavar='NAME', help='any torchvision or timm architecture')),
         ('--weights', dict(metavar='FILE',
@@ -51,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         ('--train-size', dict(number, help='side of the crops in training, pixels (default: as --size)')),
         ('--bs', dict(number, help='photos a batch (modern: 32)')),
         ('--beta', dict(type=float, metavar='B', help='0 draws photos equally often, 1 species')),
+        ('--apart', dict(metavar='COLUMN', help='photos that share it stay on one side of the split: location for camera traps')),
         ('--tensorboard', dict(action='store_true', help="also write RUN/tensorboard, for TensorBoard (an extra)")), seed)
     add('identify', 'name the species on photos with a trained run',
         ('run', dict(metavar='RUN', help='folder of a finished run')),
@@ -88,6 +89,7 @@ def _train(args:argparse.Namespace):
     print('Loading PyTorch and fastai…', flush=True)
     import dataclasses
 
+    from snakeid.data.coco import read_coco
     from snakeid.data.manifest import read_folders
     from snakeid.data.tables import read_aicrowd
     from snakeid.runs import train_run
@@ -95,11 +97,13 @@ def _train(args:argparse.Namespace):
     chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if getattr(args, f.name, None) is not None}
     if args.lr == 'find': chosen['lr'] = None
     if args.size is not None and args.train_size is None: chosen['train_size'] = args.size
-    manifest = read_aicrowd(args.labels, args.images) if args.labels else read_folders(args.images)
+    if not args.labels: manifest = read_folders(args.images)
+    elif Path(args.labels).suffix.lower() == '.json': manifest = read_coco(args.labels, args.images)
+    else: manifest = read_aicrowd(args.labels, args.images)
     out = Path(args.out) if args.out else _next_free(Path('runs'))
     print(f"Training {out} from {len(manifest)} rows", flush=True)
     train_run(manifest, out, recipe=dataclasses.replace(find_recipe(args.recipe), **chosen), arch=args.arch,
-              weights=args.weights, seed=args.seed, source=Path(args.images).name, tensorboard=args.tensorboard)
+              weights=args.weights, seed=args.seed, apart=args.apart, source=Path(args.images).name, tensorboard=args.tensorboard)
 
 def _demo(args:argparse.Namespace):
     "`snakeid demo`"

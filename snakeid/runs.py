@@ -11,6 +11,8 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +28,7 @@ from .data.likeness import hash_photo
 from .data.loaders import make_dataloaders
 from .data.manifest import check_manifest, digest_manifest
 from .data.scan import scan_photos
-from .data.splits import split_stratified
+from .data.splits import split_grouped, split_stratified
 from .models.bundle import write_bundle
 from .models.factory import DEFAULT_ARCH
 from .predict.batch import predict_photos
@@ -59,6 +61,14 @@ class Counter:
               end='' if self.live and done < total else '\n', flush=True)
 
 # %% ../nbs/api/70_runs.ipynb #8a0ef287
+@contextmanager
+def _as_lines() -> Iterator[None]:
+    "Tell warnings as lines, without the place in the code"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        yield
+    for text in dict.fromkeys(str(w.message) for w in said if w.category is UserWarning): print(f'  {text}')
+
 def train_run(
     manifest:pd.DataFrame, # One row a photo, with `species`
     out:str|os.PathLike, # The run's folder
@@ -67,6 +77,7 @@ def train_run(
     arch:str=DEFAULT_ARCH, # Any torchvision or timm architecture
     weights:str|None=None, # A weights file; None finds ImageNet weights; 'none' trains from scratch
     seed:int=0, # Draws the split, the photos and the first weights
+    apart:str|None=None, # Column whose photos stay on one side of the split, such as `location`; None splits photo by photo
     source:str='', # What the photos are, for the report
     tensorboard:bool=False, # Write loss, rates and metrics below the run's folder for TensorBoard
 )->Run: # What `read_run` reads from the folder
@@ -78,8 +89,14 @@ def train_run(
     manifest = check_manifest(manifest)
     scan = scan_photos(manifest[manifest.flag == ''], [hash_photo], progress=Counter('photos checked'))
     manifest = flag_unreadable(manifest, scan)
-    if 'thumb' in scan: manifest = flag_duplicates(manifest, find_duplicates(scan))
-    manifest = split_stratified(manifest, seed=seed)
+    timed = 'taken_at' in manifest and manifest.taken_at.notna().any()   # a still camera's photos are no copies of each other
+    if timed: scan['taken_at'] = scan.photo_id.map(manifest.set_index('photo_id').taken_at)
+    if 'thumb' in scan: manifest = flag_duplicates(manifest, find_duplicates(scan, apart='taken_at' if timed else None))
+    if apart and apart not in manifest:
+        raise SnakeidError(f"the labels have no column {apart!r}: name one of {some_of(sorted(manifest))}, or leave --apart out")
+    with _as_lines(): manifest = split_grouped(manifest, apart, seed=seed) if apart else split_stratified(manifest, seed=seed)
+    if not apart and 'location' in manifest and manifest.location.nunique() > 2:
+        print(f"  photos of each of {manifest.location.nunique()} locations train and test: --apart location tests at new ones")
     if 'duplicate_group' in manifest:
         torn = audit_leaks(manifest, 'duplicate_group')
         manifest = mend_leaks(manifest)
@@ -96,9 +113,8 @@ def train_run(
         raise SnakeidError("every species has a single photo, so nothing can be tested: add photos")
     if not counts.valid.sum():
         raise SnakeidError("no species has three photos, so none is left to choose the best weights: add photos")
-    with warnings.catch_warnings(record=True) as said:   # told as lines, without the place in the code
-        dls = make_dataloaders(manifest, **recipe.loading, seed=seed)
-    for text in {str(w.message) for w in said if w.category is UserWarning}: print(f'  {text}')
+    with _as_lines():
+        dls = make_dataloaders(manifest, **recipe.loading, seed=seed, unseen='leave out' if apart else 'raise')
     stats = channel_statistics(scan_photos(manifest[manifest.split == 'train'],
                                            [measure_quality])) if recipe.own_statistics else None
     learn = make_learner(dls, arch, weights, recipe, stats=stats, seed=seed)

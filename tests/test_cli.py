@@ -104,6 +104,24 @@ def test_train_reads_folders(tiny, call, tmp_path, monkeypatch):
     assert (seen['recipe'].size, seen['recipe'].train_size, seen['recipe'].beta, seen['recipe'].bs) == (112, 112, 1, 8)
 
 
+def test_train_on_camera_traps(train, tmp_path):
+    "COCO Camera Traps, and test cameras that training never saw"
+    from snakeid.samples.traps import draw_traps
+    draw_traps(tmp_path/'season', 120, size=40, cameras=12, species=4, tail=3, seed=2, workers=0)
+    season = tmp_path/'season'
+    small = ('--arch', 'small_cnn', '--size', 32)
+    told = train(tmp_path/'run', season/'images', season/'annotations.json', *small, '--apart', 'location')
+    manifest = pd.read_csv(tmp_path/'run'/'manifest.csv')
+    assert len(manifest) == 120 and manifest.groupby('location')['split'].nunique().max() == 1
+    assert set(manifest['split'].dropna()) == {'train', 'valid', 'test'} and '--apart' not in told.out
+    assert (tmp_path/'run'/'report.html').exists()
+
+
+def test_train_names_columns_to_keep_apart(tiny, call, tmp_path):
+    done = call('train', '--images', tiny.images, '--labels', tiny.labels, '--out', tmp_path/'run', '--apart', 'camera')
+    assert done.status == 2 and "no column 'camera'" in done.err and len(done.err.splitlines()) == 1
+
+
 def test_train_for_tensorboard(tiny, train, tmp_path, monkeypatch):
     monkeypatch.setattr('snakeid.runs.predict_photos', lambda *args, **kwargs: exit('trained'))
     with pytest.raises(SystemExit, match='trained'):

@@ -125,14 +125,16 @@ def test_camera_traps_with_a_detector(tmp_path):
     seen = write_changes(choose_crops(seen), tmp_path/'changes', size=32).assign(path=lambda t: t.photo_path)
     write_camtrap(seen, tmp_path/'dp', title='x', contributors=['y'], places=dict.fromkeys(seen.location, (1., 2.)),
                   zone='Z', sampling_design='opportunistic')
-    back = read_camtrap(tmp_path/'dp', tmp_path/'season'/'images').set_index('photo_id').loc[seen.photo_id].reset_index()
-    for column in ('path', 'species', 'labels', 'location', 'sequence', 'detections', 'animals', 'note', 'flag', 'photo_path'):
+    back = read_camtrap(tmp_path/'dp', tmp_path/'season'/'images')
+    back = back.set_index('photo_id').loc[seen.photo_id].reset_index()
+    for column in ('path', 'species', 'labels', 'location', 'sequence', 'detections', 'animals', 'note', 'flag',
+                   'photo_path'):
         assert back[column].astype(str).tolist() == seen[column].astype(str).tolist(), column
     assert np.allclose(back.animal_confidence, seen.animal_confidence) and (back.taken_at == seen.taken_at).all()
     assert np.allclose(read_crops(back.crop), read_crops(seen.crop)) and len(seen) == 60
     first, second = (list_boxes(t) for t in (seen, back))
-    assert (first.category == second.category).all() and np.allclose(first[['x', 'y', 'width', 'height']], second[['x', 'y', 'width', 'height']],
-                                                                     atol=1e-4)
+    sides = ['x', 'y', 'width', 'height']
+    assert (first.category == second.category).all() and np.allclose(first[sides], second[sides], atol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['snakeclef2021_5000.csv', 'snakeclef2022_fold0.csv'])
