@@ -39,7 +39,7 @@ def stop(*args, **kwargs): raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize('where', ['data.scan.inspect_photo', 'train.callbacks.PrintProgress.after_epoch',
-                                   'train.fit.fit_species', 'models.bundle.save', 'predict.batch.predict_views',
+                                   'runs.fit_species', 'models.bundle.save', 'predict.batch.predict_views',
                                    'report.page.summarize_predictions'])
 def test_interrupted_training(where, trained, train, call, tmp_path):
     run = tmp_path/'run'
