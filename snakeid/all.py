@@ -90,6 +90,7 @@ from .predict.judge import *  # noqa: F403
 from .predict.blend import *  # noqa: F403
 from .predict.places import *  # noqa: F403
 from .predict.cascade import *  # noqa: F403
+from .predict.labels import *  # noqa: F403
 from .report.summary import *  # noqa: F403
 from .report.submission import *  # noqa: F403
 from .report.wildcam import *  # noqa: F403

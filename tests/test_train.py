@@ -54,6 +54,7 @@ SHORT = dict(epochs=1, frozen_epochs=0, size=64, train_size=64, bs=8, lr=1e-3)
     ('efficientnet_b0', 'wildcam2021_b0', {}),
     ('efficientnet_b0', 'wildcam2021_top10', dict(size=96, train_size=80)),
     ('small_cnn', 'wildcam2021_cnn', dict(size=56, train_size=56)),
+    ('small_cnn', 'modern_cnn', dict(size=56, train_size=56)),
     ('timm/mobilenetv3_small_050', 'modern', dict(mixup=.4, ema=.9)),
     ('timm/vit_tiny_patch16_224', 'modern', dict(size=224, train_size=224, cutmix=1.)),
     ('tf_efficientnet_lite0', 'modern', dict(first_size=32, accumulate=2, hidden=(16, 8), warm_head=False)),

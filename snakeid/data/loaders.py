@@ -16,16 +16,17 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from fastai.callback.data import WeightedDL
-from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.block import CategoryBlock, DataBlock, MultiCategoryBlock, TransformBlock
 from fastai.data.core import DataLoaders, Datasets, TfmdLists
-from fastai.data.transforms import Categorize, CategoryMap, IntToFloatTensor, ItemGetter
+from fastai.data.transforms import Categorize, CategoryMap, IntToFloatTensor, ItemGetter, MultiCategorize, OneHotEncode
 from fastcore.foundation import L
 from fasttransform import Pipeline
-from fastai.torch_core import TensorCategory, TensorImage
+from fastai.torch_core import TensorCategory, TensorImage, TensorMultiCategory
 
 from ..core import SnakeidError, make_rng, some_of
 from .boxes import read_crops
 from .draws import draw_rows
+from .labels import encode_labels, list_labels
 from .manifest import check_manifest
 from .views import FrequencyViews, Photo, PhotoPart, make_views, transform_chance
 
@@ -38,9 +39,10 @@ class PhotoItems:
         vocab:list[str], # Species
         rows:np.ndarray|None=None, # The rows that belong to this part, [m] int64; all when not given
         windows:np.ndarray|None=None, # Part of each photo that counts, as of `read_crops`, float [n,4]; the whole when not given
+        several:np.ndarray|None=None, # All species of each photo, bool [n,species]; when given, they are what is learned
     ):
-        self.paths, self.codes, self.vocab, self.windows = paths, codes, vocab, windows
-        self.targets = torch.from_numpy(codes)           # an item of a tensor is a tensor at once
+        self.paths, self.codes, self.vocab, self.windows, self.several = paths, codes, vocab, windows, several
+        self.targets = torch.from_numpy(codes if several is None else several) # an item of a tensor is a tensor at once
         self.rows = np.arange(len(paths)) if rows is None else rows
 
     def __len__(self): return len(self.rows)
@@ -77,10 +79,26 @@ class PhotoItems:
 
     def species_of(self,
         i:int, # Number of the item
-    )->str|None: # A name, or None
+    )->str|list[str]|None: # A name, or None; a list of names where a photo may show several
         "The species of photo `i`"
+        if self.several is not None: return [self.vocab[k] for k in np.flatnonzero(self.several[self.rows[i]])]
         code = self.code_of(i)
         return self.vocab[code] if code >= 0 else None
+
+    def count(self,
+        weights:np.ndarray|None=None, # How much each photo counts, [m]; 1 each when not given
+    )->np.ndarray: # [species] float64
+        "Photos of each species; where a photo may show several, it counts for each"
+        weights = np.ones(len(self)) if weights is None else np.asarray(weights, float)
+        if self.several is not None: return weights @ self.several[self.rows]
+        return np.bincount(self.codes[self.rows], weights=weights, minlength=len(self.vocab))
+
+    def target_of(self,
+        i:int, # Number of the item
+    )->TensorCategory|TensorMultiCategory: # Index in `vocab`, int64; or float [species] of 0 and 1
+        "What the network is to say of photo `i`"
+        target = self.targets[self.rows[i]]
+        return target.as_subclass(TensorCategory) if self.several is None else target.float().as_subclass(TensorMultiCategory)
 
 # %% ../../nbs/api/20_data.loaders.ipynb #9173ddd2
 class PhotoDL(WeightedDL):
@@ -121,9 +139,7 @@ class PhotoDatasets(Datasets):
     def __getitem__(self, i):
         if not isinstance(i, (int, np.integer)) or len(self.tls) != 2 or not isinstance(self.items, PhotoItems):
             return super().__getitem__(i)
-        items = self.items
-        row = items.rows[i]
-        return Photo.create(items.source_of(i)), items.targets[row].as_subclass(TensorCategory)
+        return Photo.create(self.items.source_of(i)), self.items.target_of(i)
 
     def subset(self,
         i:int, # 0 for training, 1 for validation
@@ -151,24 +167,26 @@ class PhotoBlock(DataBlock):
     "A `DataBlock` whose source is a manifest with `species` and `split`"
     unseen = 'raise' # What to do with validation photos of species that training lacks: 'raise' or 'leave out'
     need_valid = True # Is a manifest without validation photos an error?
+    several = False # Is every species of a photo learned, not one?
 
     def datasets(self,
         source:pd.DataFrame, # Manifest with `species` and `split`
         verbose:bool=False, # Taken for fastai's sake
     )->PhotoDatasets: # Training and validation photos
         "The `PhotoDatasets` of a manifest, without opening a photo"
-        items, splits = _read_items(source, self.unseen, self.need_valid)
+        items, splits = _read_items(source, self.unseen, self.need_valid, self.several)
         for tfm in self.item_tfms:
-            if isinstance(tfm, FrequencyViews): tfm.chance = transform_chance(np.bincount(items.codes[splits[0]]))
-        species = Categorize(vocab=CategoryMap(items.vocab, sort=False))
-        tfms = [[ItemGetter(0), Photo.create], [ItemGetter(1), species]]
-        types = [[tuple, (str, Path), Photo], [tuple, str, TensorCategory]]
+            if isinstance(tfm, FrequencyViews): tfm.chance = transform_chance(items[splits[0]].count())
+        species = MultiCategorize(vocab=items.vocab) if self.several else Categorize(vocab=CategoryMap(items.vocab, sort=False))
+        tfms = [[ItemGetter(0), Photo.create], [ItemGetter(1), species] + [OneHotEncode(len(items.vocab))]*self.several]
+        target = [list, TensorMultiCategory, TensorMultiCategory] if self.several else [str, TensorCategory]
+        types = [[tuple, (str, Path), Photo], [tuple, *target]]
         tls = [TfmdLists(items, f, do_setup=False, types=t) for f, t in zip(tfms, types)]
         for tl in tls: tl.splits = L(splits)
         species.setup(tls[1], True)
         return PhotoDatasets(tls=tls, n_inp=1)
 
-def _read_items(manifest:pd.DataFrame, unseen:str, need_valid:bool) -> tuple[PhotoItems, list[np.ndarray]]:
+def _read_items(manifest:pd.DataFrame, unseen:str, need_valid:bool, several:bool) -> tuple[PhotoItems, list[np.ndarray]]:
     "All rows of a manifest as items, and which of them train and validate"
     manifest = check_manifest(manifest, 'species', 'split')
     usable = (manifest.flag == '').to_numpy(bool)
@@ -179,6 +197,7 @@ def _read_items(manifest:pd.DataFrame, unseen:str, need_valid:bool) -> tuple[Pho
         raise SnakeidError(f"{(codes[train] < 0).sum()} training photos have no species: "
                            "label them or take them out of the split")
     vocab = sorted(names[known])
+    if several: vocab = sorted({*vocab, *list_labels(manifest.iloc[train]).species})
     if len(vocab) < 2:
         raise SnakeidError(f"training needs two species or more, found {len(vocab)} with the split 'train': "
                            "add photos of another")
@@ -196,7 +215,12 @@ def _read_items(manifest:pd.DataFrame, unseen:str, need_valid:bool) -> tuple[Pho
     if not len(valid) and need_valid:
         raise SnakeidError("no photo has the split 'valid': add photos until a species has three, "
                            "and split with a valid_share above 0")
-    unmeasured = np.setdiff1d(np.arange(len(vocab)), codes[valid])
+    table = None
+    if several:
+        table = np.zeros((len(manifest), len(vocab)), bool)
+        for rows, others in ((train, 'raise'), (valid, unseen)):
+            if len(rows): table[rows] = encode_labels(manifest.iloc[rows].reset_index(drop=True), vocab, unseen=others)[0]
+    unmeasured = np.setdiff1d(np.arange(len(vocab)), codes[valid]) if table is None else np.flatnonzero(~table[valid].any(0))
     if len(unmeasured) and len(valid):
         warnings.warn(f"no validation photo shows {some_of([vocab[i] for i in unmeasured])}: "
                       "nothing measures them while the network trains", stacklevel=2)
@@ -204,7 +228,7 @@ def _read_items(manifest:pd.DataFrame, unseen:str, need_valid:bool) -> tuple[Pho
                      type=pa.large_string())
     if isinstance(paths, pa.ChunkedArray): paths = paths.combine_chunks()
     windows = read_crops(manifest.crop) if 'crop' in manifest else None
-    return PhotoItems(paths, codes, vocab, windows=windows), [train, valid]
+    return PhotoItems(paths, codes, vocab, windows=windows, several=table), [train, valid]
 
 def make_block(
     *,
@@ -216,14 +240,16 @@ def make_block(
     grey:float=0., # Share of the photos that training shows in grey, 0 to 1
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
     need_valid:bool=True, # Is a manifest without validation photos an error?
+    several:bool=False, # Learn every species of a photo, as in its `labels`, not the one in `species`
 )->PhotoBlock: # Give it a manifest: `block.datasets(manifest)`, `block.weighted_dataloaders(manifest, weights)`
     "A `DataBlock` for manifests"
     if unseen not in ('raise', 'leave out'):
         raise SnakeidError(f"unseen must be 'raise' or 'leave out', found {unseen!r}")
     item_tfms, batch_tfms = make_views(size, train_size, min_scale, light, vary, grey)
-    block = PhotoBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor), CategoryBlock()),
+    kind = MultiCategoryBlock if several else CategoryBlock
+    block = PhotoBlock(blocks=(TransformBlock(type_tfms=Photo.create, batch_tfms=IntToFloatTensor), kind()),
                        item_tfms=item_tfms, batch_tfms=batch_tfms)
-    block.unseen, block.need_valid = unseen, need_valid
+    block.unseen, block.need_valid, block.several = unseen, need_valid, several
     return block
 
 def make_dataloaders(
@@ -238,6 +264,7 @@ def make_dataloaders(
     grey:float=0., # Share of the photos that training shows in grey, 0 to 1
     unseen:str='raise', # Validation photos of species that training lacks: 'raise' or 'leave out'
     need_valid:bool=True, # Is a manifest without validation photos an error?
+    several:bool=False, # Learn every species of a photo, as in its `labels`, not the one in `species`
     seed:int=0, # Draws photos and crops
     num_workers:int|None=None, # Processes that read photos; none on the CPU, where the network is the brake, else to 16
     device:str|torch.device|None=None, # Where batches go; the GPU when there is one
@@ -245,7 +272,7 @@ def make_dataloaders(
     "DataLoaders by `DataBlock.weighted_dataloaders`, with the weights that stand in the manifest"
     manifest = check_manifest(manifest, 'species', 'split', 'weight')
     block = make_block(size=size, train_size=train_size, min_scale=min_scale, light=light,
-                       vary=vary, grey=grey, unseen=unseen, need_valid=need_valid)
+                       vary=vary, grey=grey, unseen=unseen, need_valid=need_valid, several=several)
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     if num_workers is None: num_workers = 0 if device.type == 'cpu' else min(16, torch.get_num_threads())
     weight = manifest.weight.to_numpy(float)

@@ -23,7 +23,7 @@ from .card import make_card
 from .factory import BodySpec, make_body, make_head
 
 # %% ../../nbs/api/22_models.bundle.ipynb #6d445b83
-FORMAT = 4 # The newest that this reader knows, and what it writes; older ones are read too
+FORMAT = 5 # The newest that this reader knows, and what it writes; older ones are read too
 
 @dataclass
 class Bundle:
@@ -36,10 +36,12 @@ class Bundle:
     calibration:dict = field(default_factory=dict) # From `calibrate_bundle`: temperature, thresholds and sets by views
     manifest:str = '' # SHA-256 of the rows that it was trained on, from `digest_manifest`
     versions:dict = field(default_factory=dict) # What it was written with, by package; filled in when it is written
+    several:bool = False # Does it say yes or no of each species, as a photo may show several?
 
     def __repr__(self):
         known = ', calibrated' if self.calibration else ''
-        return f"Bundle({self.spec.arch}, {len(self.species)} species, {self.size}×{self.size} pixels{known})"
+        several = ', several of them in a photo' if self.several else ''
+        return f"Bundle({self.spec.arch}, {len(self.species)} species{several}, {self.size}×{self.size} pixels{known})"
 
 def seal_info(
     info:dict, # What a JSON says, with `sha256` or without
@@ -66,7 +68,7 @@ def write_bundle(
                 dropout=head[nn.Dropout][0].p if head[nn.Dropout] else 0.,
                 hidden=[m.out_features for m in head[nn.Linear][:-1]], batchnorm=bool(head[nn.BatchNorm1d]),
                 body=asdict(bundle.spec), species=list(bundle.species), notes=bundle.notes,
-                calibration=bundle.calibration, manifest=bundle.manifest,
+                calibration=bundle.calibration, manifest=bundle.manifest, several=bundle.several,
                 versions=bundle.versions or dict(snakeid=__version__, torch=torch.__version__, timm=timm.__version__))
     info = json.loads(json.dumps(info, ensure_ascii=False))  # tuples become lists, as a reader will find them
     info['sha256'] = seal_info(info)
@@ -113,4 +115,4 @@ def read_bundle(
     model = nn.Sequential(body, head)
     model.load_state_dict(load(weights))
     return Bundle(model.eval(), info['species'], spec, info['size'], info['notes'], info.get('calibration', {}),
-                  info.get('manifest', ''), info.get('versions', {}))
+                  info.get('manifest', ''), info.get('versions', {}), info.get('several', False))

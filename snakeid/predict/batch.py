@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 
 from ..core import SnakeidError, make_figure, some_of
 from ..data.boxes import read_crops
+from ..data.labels import decode_labels
 from ..data.manifest import check_manifest, find_photos
 from ..data.photo import open_photo
 from ..models.bundle import Bundle
 from .abstain import UNKNOWN, Conformal, apply_temperature, predict_sets, recover_scores
 from .backends import make_backend
 from .views import VIEW_SETS, View, find_views, make_view, read_views
-from .vote import find_aggregate, vote_majority
+from .vote import AGGREGATES, find_aggregate, vote_majority
 
 # %% ../../nbs/api/40_predict.batch.ipynb #99efcb48
 def predict_views(
@@ -74,17 +75,32 @@ def _find_calibration(bundle:Bundle, setting:str, wanted:str) -> dict:
 
 _COLUMNS = ('species', 'confidence', 'vote_share', 'agreement', 'energy', 'second', 'second_confidence', 'flag')
 
-def _judge_batch(scores:np.ndarray, aggregate:Callable, temperature:float) -> tuple[pd.DataFrame, np.ndarray]:
+def _name_several(probs:np.ndarray, species:list[str], threshold:float) -> np.ndarray:
+    "Which species each photo is said to show, bool [n,species]: all animals from the threshold on, else the surest alone"
+    named = (probs >= threshold) & (np.array(species, object) != 'empty')
+    alone = np.flatnonzero(~named.any(1))
+    named[alone, probs[alone].argmax(1)] = True
+    return named
+
+def _judge_batch(scores:np.ndarray, aggregate:Callable, temperature:float,
+                 several:tuple[list[str],float]|None) -> tuple[pd.DataFrame, np.ndarray]:
     "One row a photo from the scores of its views, species as numbers, and the probabilities"
-    verdict = aggregate(softmax(scores, axis=2))
-    probs, rows = verdict.probabilities, np.arange(scores.shape[1])
+    looks, rows = expit(scores) if several else softmax(scores, axis=2), np.arange(scores.shape[1])
+    verdict = aggregate(looks)
+    probs, winner, share = verdict.probabilities, verdict.winner, verdict.vote_share
     if temperature != 1: probs = apply_temperature(recover_scores(probs), temperature)
+    if several:
+        named = _name_several(probs, *several)
+        winner = np.where(named, probs, -1).argmax(1)    # `empty` gives way to an animal
+        share = (looks.argmax(2) == winner).mean(0)
     others = probs.copy()
-    others[rows, verdict.winner] = -1
+    others[rows, winner] = -1
     second = others.argmax(1)
-    return pd.DataFrame(dict(species=verdict.winner, confidence=probs[rows, verdict.winner], vote_share=verdict.vote_share,
-                             agreement=verdict.agreement, energy=logsumexp(scores, axis=2).mean(0), second=second,
-                             second_confidence=probs[rows, second])), probs
+    table = pd.DataFrame(dict(species=winner, confidence=probs[rows, winner], vote_share=share,
+                              agreement=verdict.agreement, energy=logsumexp(scores, axis=2).mean(0), second=second,
+                              second_confidence=probs[rows, second]))
+    if several: table['labels'] = decode_labels(np.where(named, np.maximum(probs, 1e-9), 0), several[0], threshold=1e-9)
+    return table, probs
 
 def predict_photos(
     bundle:Bundle, # From `read_bundle` or `make_bundle`
@@ -96,6 +112,7 @@ def predict_photos(
     unknown:str|None=None, # 'probability', 'energy' or 'vote_share': call a photo unknown below the bundle's threshold
     sets:bool=False, # Add `candidates`: the species of the bundle's conformal set, the most probable first
     probabilities:bool=False, # Add a column `p:SPECIES` with the probability of each species
+    threshold:float=.5, # For networks trained with several species a photo: from which probability one is named in `labels`, over 0 to 1
     backend:str|Callable|None=None, # As for `make_backend`: a name, or one that is made; the quickest exact one for 512 views or more
     bs:int=32, # Photos a batch; a batch of the network holds this times the number of views
     workers:int|None=None, # Threads that decode; as many as cores when not given
@@ -112,12 +129,17 @@ def predict_photos(
     if unknown and unknown not in known['thresholds']:
         raise SnakeidError(f"unknown must be {some_of(map(repr, known['thresholds']))}, found {unknown!r}")
     conformal = Conformal.from_json(known['sets']) if sets else None
+    several = (list(bundle.species), threshold) if bundle.several else None
+    if several and not 0 < threshold <= 1: raise SnakeidError(f"threshold must lie above 0 and up to 1, found {threshold}")
+    if several and aggregate in (AGGREGATES['geometric'], AGGREGATES['max']):
+        raise SnakeidError("where a photo may show several species, views are joined by 'majority', 'mean' or 'weighted': the others "
+                           "let the probabilities of all species sum to 1")
     run = backend if callable(backend) else make_backend(bundle, backend, device=device, looks=len(todo)*len(views))
     parts, where, pixels = [], [], np.empty((len(views), bs, bundle.size, bundle.size, 3), np.uint8)
 
     def judge():
         "Predict the photos at `where` and keep their rows"
-        table, probs = _judge_batch(predict_views(run, pixels[:, :len(where)]), aggregate, known.get('temperature', 1.))
+        table, probs = _judge_batch(predict_views(run, pixels[:, :len(where)]), aggregate, known.get('temperature', 1.), several)
         if sets:
             inside = predict_sets(probs, conformal)
             table['candidates'] = ['; '.join(species[i] for i in np.argsort(-p, kind='stable') if s[i])
@@ -137,14 +159,15 @@ def predict_photos(
         if progress and (i+1) % bs == 0: progress(i+1, len(todo))
     if where: judge()
     if progress: progress(len(todo), len(todo))
-    extra = ['candidates']*sets + [f'p:{s}' for s in bundle.species]*probabilities
+    extra = ['labels']*bundle.several + ['candidates']*sets + [f'p:{s}' for s in bundle.species]*probabilities
     columns = [c for c in (*_COLUMNS, *extra) if c != 'flag']
     out = pd.concat(parts) if parts else pd.DataFrame(columns=columns)
     out = out.reindex(range(len(todo)))                  # a photo that could not be read has an empty row
     for c in ('species', 'second'): out[c] = [None if np.isnan(v) else species[int(v)] for v in out[c].astype(float)]
-    for c in ('species', 'second', *['candidates']*sets): out[c] = out[c].astype('str')
+    texts = ('species', 'second', 'labels', 'candidates')
     for c in columns:
-        if c not in ('species', 'second', 'candidates'): out[c] = out[c].astype(np.float32 if c.startswith('p:') else float)
+        if c in texts: out[c] = out[c].astype('str')
+        else: out[c] = out[c].astype(np.float32 if c.startswith('p:') else float)
     out.insert(len(_COLUMNS)-1, 'flag', pd.Series(reasons, dtype='str').reindex(out.index).fillna(''))
     if unknown:
         value = out['confidence' if unknown == 'probability' else unknown]
@@ -163,7 +186,8 @@ def plot_vote(
     "The views of one photo, each with its vote; orange for those that were outvoted"
     photo, views = open_photo(path, least=2*bundle.size), find_views(views)
     pixels = np.stack([make_view(photo, v, bundle.size) for v in views])[:, None]
-    probs = softmax(predict_views(make_backend(bundle, 'torch'), pixels), axis=2)
+    scores = predict_views(make_backend(bundle, 'torch'), pixels)
+    probs = expit(scores) if bundle.several else softmax(scores, axis=2)
     verdict = vote_majority(probs)
     fig = make_figure(2.6*len(views), 3.4)
     for ax, view, px, p in zip(np.atleast_1d(fig.subplots(1, len(views))), views, pixels[:, 0], probs[:, 0]):

@@ -53,6 +53,9 @@ def calibrate_bundle(
     **options, # For `predict_photos`: bs, workers, device, backend, progress
 )->Bundle: # The same network, with `calibration`
     "Fit temperature, thresholds and conformal sets to photos that were not trained on"
+    if bundle.several:
+        raise SnakeidError("this network says yes or no of each species, so that a photo may show several; calibration is for networks that "
+                           "name one: choose the threshold of predict_photos on validation photos instead")
     manifest = check_manifest(manifest, 'species', 'split')
     photos = manifest[(manifest.split == split) & (manifest.flag == '') & manifest.species.isin(bundle.species)]
     if not len(photos):

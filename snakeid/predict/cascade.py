@@ -118,7 +118,8 @@ def predict_cascade(
     out = seen.set_index(np.flatnonzero(~stopped)).reindex(range(len(todo)))
     out['photo_id'], out['path'], out['flag'] = todo.photo_id.to_numpy(), todo.path.to_numpy(), out.flag.fillna('')
     out.loc[stopped, 'species'] = EMPTY
-    if 'named' in out: out.loc[stopped, 'named'] = EMPTY
+    for c in ('named', 'labels'):
+        if c in out: out.loc[stopped, c] = EMPTY
     out.loc[stopped, 'confidence'] = 1 - np.asarray(scores, float)[stopped]
     place = out.columns.get_loc('species') + 1
     out.insert(place, 'animal', np.asarray(scores, float))

@@ -21,6 +21,9 @@ def _read_probabilities(table:pd.DataFrame) -> tuple[list[str], np.ndarray, np.n
     "Species, which rows can be judged, and their probabilities, float [rows,species]"
     species = [c[2:] for c in table if c.startswith('p:')]
     missing = [c for c in ('species', 'confidence', 'flag') if c not in table]
+    if 'labels' in table:
+        raise SnakeidError("these predictions name several species a photo, whose probabilities do not exclude each other: this step wants "
+                           "a network that names one")
     if missing or not species:
         raise SnakeidError(f"expected a table of predict_photos(…, probabilities=True), found the columns {some_of(table)}")
     read = (table.flag.fillna('') == '').to_numpy()

@@ -54,6 +54,9 @@ def judge_sequences(
     if not species or 'photo_id' not in predictions:
         raise SnakeidError("expected a table of predict_photos(…, probabilities=True), found the columns "
                            f"{some_of(predictions)}")
+    if 'labels' in predictions:
+        raise SnakeidError("these predictions name several species a photo, whose probabilities do not exclude each other: bursts want a "
+                           "network that names one")
     if least is not None and not 0 < least <= 1:
         raise SnakeidError(f"least must be over 0 and at most 1, found {least}")
     photos, n = _sequences_of(predictions.photo_id, manifest), len(predictions)

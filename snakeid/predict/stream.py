@@ -72,7 +72,7 @@ def _describe_run(bundle:Bundle, todo:pd.DataFrame, predict:Callable, options:di
 
 
 # %% ../../nbs/api/44_predict.stream.ipynb #9173298f
-_TEXTS = ('photo_id', 'path', 'species', 'named', 'second', 'candidates', 'unrestricted', 'note', 'rank', 'name', 'decision',
+_TEXTS = ('photo_id', 'path', 'species', 'named', 'second', 'labels', 'candidates', 'unrestricted', 'note', 'rank', 'name', 'decision',
           'venomous', 'flag')
 _NUMBERS = ('confidence', 'vote_share', 'agreement', 'energy', 'second_confidence', 'name_confidence', 'expected_cost')
 _TYPES = dict.fromkeys(_TEXTS, 'string') | dict.fromkeys(_NUMBERS, 'float64')

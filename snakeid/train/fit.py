@@ -28,10 +28,11 @@ from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
-from fastai.metrics import F1Score, accuracy
+from fastai.metrics import AccumMetric, ActivationType, F1Score, accuracy
 from fastai.optimizer import Adam
 from fastai.vision.learner import vision_learner
-from torch import nn
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
 
 from .. import __version__
 from ..core import SnakeidError, keep_freed_memory, make_figure
@@ -40,11 +41,25 @@ from ..models.factory import DEFAULT_ARCH, add_levels, even_photos, make_body, m
 from .callbacks import KeepBest, KeepStatistics, SeedEpochs, StopAtNaN, WatchMemory, seed_everything
 from .checkpoint import Checkpoint, digest, read_checkpoint, start_at
 from .head import make_cached, warm_head
-from .losses import adjust_bias, count_drawn, count_training, make_loss
+from .losses import adjust_bias, count_drawn, count_training, is_right, make_loss
 from .recipes import Recipe
 from .regularisers import AverageWeights, GrowSize, HeadPenalty
 
 # %% ../../nbs/api/31_train.fit.ipynb #6ffd247d
+def _several_accuracy(scores:Tensor, target:Tensor) -> float:
+    "Share of the photos whose surest species is one that they show"
+    return float(is_right(scores, target).float().mean())
+
+def _several_f1(truth:np.ndarray, named:np.ndarray) -> float:
+    "Macro-F1 of rows of zeros and ones, over the species that are there or named"
+    return f1_score(truth, named, average='macro', zero_division=np.nan)
+
+def _list_metrics(several:bool) -> list:
+    "Accuracy and macro-F1; where a photo may show several species, of the surest one and of all above one half"
+    if not several: return [accuracy, F1Score(average='macro')]
+    return [AccumMetric(_several_accuracy, flatten=False, name='accuracy'),
+            AccumMetric(_several_f1, activation=ActivationType.Sigmoid, thresh=.5, to_np=True, invert_arg=True, flatten=False)]
+
 def make_learner(
     dls:DataLoaders, # From `make_dataloaders`
     arch:str|Callable=DEFAULT_ARCH, # Any torchvision or timm architecture, or 'small_cnn'
@@ -71,14 +86,18 @@ def make_learner(
     cbs = [ChannelsLast(), *([WatchMemory()] if dls.device.type == 'cpu' and keep_freed_memory() else []),
            *([KeepStatistics()] if spec.pretrained and recipe.keep_statistics else []),
            *([MixedPrecision()] if dls.device.type == 'cuda' else [])]
+    several = dls.train_ds.items.several is not None
+    if several and recipe.loss != 'binary':
+        raise SnakeidError(f"where a photo may show several species the loss is 'binary', found {recipe.loss!r}: take the recipe 'several'")
     # the paper puts its weighted loss on top of weighted draws, so that loss counts photos and not draws
     counts = count_training(dls) if recipe.loss == 'weighted' else count_drawn(dls)
-    options = dict(tau=recipe.tau) if recipe.loss == 'logit_adjusted' else {}
+    options = dict(logit_adjusted=dict(tau=recipe.tau), binary=dict(several=several)).get(recipe.loss, {})
+    loss = make_loss(recipe.loss, counts, recipe.label_smoothing, **options)
     learn = vision_learner(dls, builder, normalize=False, pretrained=spec.pretrained, custom_head=head, init=None,
                            splitter=partial(split_body, n_groups=recipe.n_groups, top=recipe.top_layers),
-                           loss_func=make_loss(recipe.loss, counts, recipe.label_smoothing, **options),
+                           loss_func=loss,
                            opt_func=partial(Adam, decouple_wd=recipe.decouple_wd), wd=recipe.wd,
-                           train_bn=False, metrics=[accuracy, F1Score(average='macro')], cbs=cbs,
+                           train_bn=False, metrics=_list_metrics(several), cbs=cbs,
                            path=Path(path))
     learn.model[0] = body
     learn.metrics[1].name = 'macro_f1'
@@ -286,7 +305,7 @@ def make_bundle(
 )->Bundle: # On the CPU
     "The learner's network and species as a `Bundle`"
     model = copy.deepcopy(learn.model).cpu().eval()      # the learner's own stays where it is
-    return Bundle(model, list(learn.dls.vocab), learn.body_spec, size, notes)
+    return Bundle(model, list(learn.dls.vocab), learn.body_spec, size, notes, several=getattr(learn.loss_func, 'several', False))
 
 # %% ../../nbs/api/31_train.fit.ipynb #efe6b678
 def _step(learn:Learner, size:int, bs:int) -> None:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from ..core import SnakeidError, make_rng
 from ..data.draws import draw_rows
-from .losses import SpeciesLoss
+from .losses import SpeciesLoss, is_right
 
 # %% ../../nbs/api/29_train.head.ipynb #d4f01a37
 def fit_linear(
     x:Tensor, # Features, float32 [n,features]
-    y:Tensor, # Species, int64 [n]
+    y:Tensor, # Species, int64 [n], or float [n,species] of 0 and 1 where a photo may show several
     loss:SpeciesLoss, # What to minimise
     decay:float, # Weight of Σw², for features of unit variance
     weight:Tensor|None=None, # Of each photo, mean 1, float32 [n]; all 1 when not given
@@ -50,7 +50,7 @@ def fit_linear(
 
 def choose_decay(
     x:Tensor, # Features, float32 [n,features]
-    y:Tensor, # Species, int64 [n]
+    y:Tensor, # Species, as for `fit_linear`
     loss:SpeciesLoss, # What to minimise
     decays:tuple[float,...]=(1., .3, .1, .03, .01, .003), # To choose from
     weight:Tensor|None=None, # Of each photo, float32 [n]
@@ -62,7 +62,7 @@ def choose_decay(
          float]: # The decay with the lowest loss on photos left out, and the share of them that its layers name rightly
     "Choose `fit_linear`'s decay by cross-validation"
     n = len(y)//views
-    first = y[:n].cpu().numpy()
+    first = (y[:n] if y.ndim == 1 else y[:n].argmax(1)).cpu().numpy()
     weight = torch.ones(len(y), device=x.device) if weight is None else weight
     rng = make_rng(seed, 'folds of the head')
     order = rng.permutation(n)
@@ -81,7 +81,7 @@ def choose_decay(
             with torch.no_grad():
                 scores = layer(x[out])
                 lost[i] += float((loss(scores, y[out])*weight[out]).sum())
-                right[i] += float((scores.argmax(1) == y[out]).sum())
+                right[i] += float(is_right(scores, y[out]).sum())
             loss.reduction = kept
     best = int(lost.argmin())
     return decays[best], right[best]/float((part < folds).sum())
@@ -93,7 +93,7 @@ def list_features(
     *,
     mirror:bool=False, # Plain photos only: each once more, mirrored
     seed:int=0, # Draws the views
-)->tuple[Tensor, Tensor]: # Features float32 [max(1, views)·n,features], species int64, view after view
+)->tuple[Tensor, Tensor]: # Features float32 [max(1, views)·n,features], species as for `fit_linear`, view after view
     "What the frozen body says of the training photos"
     train = learn.dls.train
     device, rows = learn.dls.device, np.arange(len(train.dataset))
@@ -113,7 +113,7 @@ def list_features(
                 with torch.no_grad():
                     xs.append(body(x).float())
                     if mirror and not views: flipped.append(body(x.flip(3)).float())
-                ys.append(y.as_subclass(Tensor).long())
+                ys.append(y.as_subclass(Tensor))
     return torch.cat(xs + flipped), torch.cat(ys*(2 if flipped else 1))
 
 def warm_head(
@@ -141,7 +141,7 @@ class FeatureDL:
     "Batches of kept features, drawn as the photos are"
     def __init__(self,
         x:Tensor, # Features, [views·n,features], view after view
-        y:Tensor, # Species, int64 [views·n]
+        y:Tensor, # Species, as for `fit_linear`
         weights:np.ndarray|None=None, # Of each photo, [n]; every photo in order when not given
         bs:int=32, # Photos a batch
         seed:int=0, # Draws photos and views
@@ -177,7 +177,7 @@ def make_cached(
     x, y = list_features(learn, views, seed=seed)
     if len(valid.dataset):
         with torch.no_grad():
-            pairs = [(learn.model[0](b.as_subclass(Tensor)).float(), t.as_subclass(Tensor).long()) for b, t in valid]
+            pairs = [(learn.model[0](b.as_subclass(Tensor)).float(), t.as_subclass(Tensor)) for b, t in valid]
         xv, yv = (torch.cat(p) for p in zip(*pairs))
     else: xv, yv = x[:0], y[:0]
     weights = getattr(train, 'wgts', np.full(len(train.dataset), 1.))

@@ -129,6 +129,9 @@ RECIPES = dict(
     wildcam2021_b0=Recipe(**_KERAS, hidden=(512,), l1=1e-5, l2=1e-4, bs=32),
     wildcam2021_top10=Recipe(**_KERAS, hidden=(512, 512), batchnorm=True, l1=1e-5, l2=1e-4, top_layers=10, bs=32),
     wildcam2021_cnn=Recipe(**_KERAS | dict(loss='binary'), size=56, train_size=56, bs=128),
+    modern_cnn=Recipe(warm_head=False, levels=0, epochs=20, lr=2e-3, early_ratio=1., wd=.01, loss='cross_entropy', label_smoothing=0.,
+                      dropout=.3, keep_statistics=False, size=56, train_size=56, min_scale=.8, light=0., bs=64),
+    several=Recipe(loss='binary', label_smoothing=0.),
 )
 
 def find_recipe(
