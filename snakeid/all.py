@@ -96,6 +96,7 @@ from .report.submission import *  # noqa: F403
 from .report.wildcam import *  # noqa: F403
 from .report.page import *  # noqa: F403
 from .report.collection import *  # noqa: F403
+from .explore.parts import *  # noqa: F403
 from .runs import *  # noqa: F403
 
 # %% ../nbs/api/90_all.ipynb #de8bccc3

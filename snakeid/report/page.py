@@ -19,7 +19,7 @@ from jinja2 import Environment
 from ..core import SnakeidError, write_whole
 from ..data.balance import count_species
 from ..data.manifest import summarize_manifest
-from ..data.photo import PhotoError, open_photo
+from ..data.photo import shrink_photo
 from .summary import Summary, join_truth, summarize_predictions
 from ..train.fit import Fitted, plot_curves
 
@@ -116,21 +116,12 @@ def _encode(data:bytes) -> str:
     "Bytes as base64 text"
     return base64.b64encode(data).decode()
 
-def _picture(path:str, side:int=220) -> str:
-    "A small JPEG of a photo, or nothing when it cannot be read"
-    try: photo = open_photo(path, least=side)
-    except PhotoError: return ''
-    photo.thumbnail((side, side))
-    out = io.BytesIO()
-    photo.save(out, 'JPEG', quality=80)
-    return _encode(out.getvalue())
-
 def _mistakes(run:Run, most:int) -> tuple[list[dict], int]:
     "The most confident mistakes and how many there are in all"
     judged = join_truth(run.predictions, run.manifest, 'test')
     wrong = judged[judged.truth != judged.species].sort_values('confidence', ascending=False)
     shown = [dict(photo_id=r.photo_id, truth=r.truth, named=r.species if isinstance(r.species, str) else 'nothing',
-                  picture=_picture(r.path),
+                  picture=_encode(shrink_photo(r.path)),
                   how=r.flag if r.flag else f'at {r.confidence:.0%}, {r.vote_share:.0%} of the views') for r in wrong.head(most).itertuples()]
     return shown, len(wrong)
 
