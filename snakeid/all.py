@@ -42,6 +42,7 @@ from .data.draws import *  # noqa: F403
 from .data.leaks import *  # noqa: F403
 from .data.views import *  # noqa: F403
 from .data.loaders import *  # noqa: F403
+from .data.windows import *  # noqa: F403
 from .models.cnn import *  # noqa: F403
 from .models.levels import *  # noqa: F403
 from .data.enlarge import *  # noqa: F403
