@@ -92,6 +92,8 @@ def main()->int: # Exit status: 1 if a notebook failed
     os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'
     # Small trainings on few cores are far slower with many threads
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    # How long it took here is nothing to keep
+    os.environ['SNAKEID_PROGRESS'] = 'off'
 
     failed = []
     for path in [path.resolve() for path in args.notebooks] or find_notebooks():

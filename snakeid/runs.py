@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from . import __version__
-from .core import SnakeidError, some_of, write_whole
+from .core import Progress, SnakeidError, some_of, write_whole
 from .data.balance import count_species, weigh_photos
 from .data.clean import channel_statistics, flag_unreadable, measure_quality
 from .data.duplicates import find_duplicates, flag_duplicates
@@ -39,26 +39,11 @@ from .train.fit import fit_species, make_bundle, make_learner
 from .train.recipes import Recipe
 
 # %% ../nbs/api/70_runs.ipynb #e7c5827b
-class Counter:
-    "Print how many of how many are done, how fast, and how long it will take"
+class Counter(Progress):
+    "A `Progress` that speaks from the start, on standard output, as commands do"
     def __init__(self,
         title:str, # What is counted
-    ):
-        self.title, self.start, self.live = title, time.perf_counter(), sys.stdout.isatty()
-        self.shown, self.before = self.start, None
-
-    def __call__(self,
-        done:int, # Finished
-        total:int, # In all
-    ):
-        now = time.perf_counter()
-        if self.before is None: self.before = done if now - self.start < .1 and done < total else 0
-        if done < total and now - self.shown < (.1 if self.live else 5): return
-        self.shown, seconds = now, now-self.start
-        rate = (done-self.before)/max(seconds, 1e-9)     # what an earlier run did took no time of this one
-        left = f'{(total-done)/max(rate, 1e-9):.0f} s left' if done < total else f'{seconds:.0f} s'
-        print(f'{chr(13) if self.live else ""}  {self.title}: {done} of {total}  {rate:.0f} a second  {left}      ',
-              end='' if self.live and done < total else '\n', flush=True)
+    ): super().__init__(title, after=0, file=sys.stdout)
 
 # %% ../nbs/api/70_runs.ipynb #8a0ef287
 @contextmanager
@@ -85,6 +70,8 @@ def train_run(
     start, out = time.perf_counter(), Path(out)
     if os.path.exists(out/'run.json'):
         raise SnakeidError(f"{out} already holds a finished run: choose another folder with --out")
+    if apart and apart not in manifest:
+        raise SnakeidError(f"the labels have no column {apart!r}: name one of {some_of(sorted(manifest))}, or leave --apart out")
     watch = [PrintProgress(), *([make_tensorboard(out/'tensorboard')] if tensorboard else [])]
     manifest = check_manifest(manifest)
     scan = scan_photos(manifest[manifest.flag == ''], [hash_photo], progress=Counter('photos checked'))
@@ -92,8 +79,6 @@ def train_run(
     timed = 'taken_at' in manifest and manifest.taken_at.notna().any()   # a still camera's photos are no copies of each other
     if timed: scan['taken_at'] = scan.photo_id.map(manifest.set_index('photo_id').taken_at)
     if 'thumb' in scan: manifest = flag_duplicates(manifest, find_duplicates(scan, apart='taken_at' if timed else None))
-    if apart and apart not in manifest:
-        raise SnakeidError(f"the labels have no column {apart!r}: name one of {some_of(sorted(manifest))}, or leave --apart out")
     with _as_lines(): manifest = split_grouped(manifest, apart, seed=seed) if apart else split_stratified(manifest, seed=seed)
     if not apart and 'location' in manifest and manifest.location.nunique() > 2:
         print(f"  photos of each of {manifest.location.nunique()} locations train and test: --apart location tests at new ones")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core import SnakeidError, check_writable, write_whole
+from ..core import Progress, SnakeidError, check_writable, write_whole
 from .groups import number_names
 from .manifest import add_flag, add_note, check_manifest
 from .photo import PhotoError, open_photo
@@ -125,9 +125,10 @@ def write_changes(
     size:int=112, # Side of the pictures, pixels
     companions:int=9, # Photos to compare each with
     workers:int|None=None, # Threads; one a core when not given
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) photos after each stretch
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) photos after each stretch; `Progress` when not given
 )->pd.DataFrame: # The manifest; `path` leads to the picture of change and `photo_path` to the photo
     "Write pictures of what is different from what each camera usually sees; photos that cannot be read are flagged"
+    progress = progress or Progress('photos compared')
     manifest = check_manifest(manifest, 'location')
     if size < 16: raise SnakeidError(f"size must be 16 pixels or more, found {size}: give another")
     if companions < 1: raise SnakeidError(f"companions must be 1 or more, found {companions}: give another")
@@ -150,7 +151,7 @@ def write_changes(
             else: paths[i] = str(place/name)
         alone += [i for i, name in zip(rows, found) if isinstance(name, str) and name.endswith('-alone.jpg')]
         done += len(rows)
-        if progress: progress(done, sum(map(len, todo)))
+        progress(done, sum(map(len, todo)))
     out = add_flag(out.assign(path=paths), list(reasons), list(reasons.values()))
     return add_note(out, alone, 'alone: no other photo of this camera in its light').set_axis(manifest.index)
 

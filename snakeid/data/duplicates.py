@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from ..core import SnakeidError, some_of
+from ..core import Progress, SnakeidError, some_of
 from .likeness import compare_thumbs, find_blank, find_close
 from .manifest import add_flag, check_manifest
 
@@ -107,9 +107,10 @@ def find_duplicates(
     similar:float=.94, # Agreement of thumbnails, by `compare_thumbs`, from which two photos are one
     apart:str|None=None, # Column, as 'taken_at', that copies share: where it differs, only identical files are joined
     workers:int|None=None, # Threads; as many as cores when not given
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as the search goes on
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as the search goes on; `Progress` when not given
 )->pd.DataFrame: # One row a photo in a group: photo_id, duplicate_group (id of its best photo), kind, distance, keep
     "Group the photos that are one photo; 'exact', 'near' or 'mirrored' compares each with the largest of its group"
+    progress = progress or Progress('blocks of photos compared')
     if not 0 <= radius <= 64: raise SnakeidError(f"radius must be 0 to 64 bits, found {radius}")
     if not 0 < similar <= 1: raise SnakeidError(f"similar must be above 0 and at most 1, found {similar}")
     rows, workers = _read_rows(table, apart), workers or os.cpu_count()
@@ -143,7 +144,7 @@ def find_duplicates(
                 if n >= 4096 or done % (blocks//3) == 0:
                     groups.join_alike(*np.concatenate(waiting, 1), compare, similar)
                     waiting, n = [], 0
-                if progress: progress(done, blocks)
+                progress(done, blocks)
     groups.join_later()
     return _describe(rows, groups.label, similar)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import SnakeidError, make_rng, write_whole
+from ..core import Progress, SnakeidError, make_rng, write_whole
 from .manifest import check_manifest
 from .views import FrequencyViews, Photo
 
@@ -50,9 +50,10 @@ def write_balanced(
     light:float=.2, # Most that brightness and contrast change, as a share
     side:int=512, # Side of the square copies, pixels
     seed:int=0, # Draws copies and changes
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as copies are written
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as copies are written; `Progress` when not given
 )->pd.DataFrame: # The manifest with a column `copy_of`, and the copies as rows behind it
     "Write varied copies of rare species' training photos as JPEG files; unreadable photos are flagged"
+    progress = progress or Progress('copies written')
     manifest = check_manifest(manifest, 'species', 'split').reset_index(drop=True)
     folder, copies = Path(folder), plan_copies(manifest, most, seed=seed)
     vary = FrequencyViews(side, min_scale, light, chance=np.ones(1))
@@ -73,7 +74,7 @@ def write_balanced(
                 rows.append(row.to_dict() | dict(path=str(file), photo_id=f'{row.photo_id}-{k+1}',
                                                  copy_of=row.photo_id))
                 done += 1
-                if progress: progress(done, int(copies.sum()))
+                progress(done, int(copies.sum()))
     finally: random.setstate(before)
     return check_manifest(pd.concat([manifest, pd.DataFrame(rows, columns=manifest.columns)], ignore_index=True))
 

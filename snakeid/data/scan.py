@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from ..core import SnakeidError, write_whole
+from ..core import Progress, SnakeidError, write_whole
 from .damage import inspect_photo
 from .manifest import check_manifest
 from .photo import SMALLEST_SIDE
@@ -104,9 +104,10 @@ def scan_photos(
     smallest:int=SMALLEST_SIDE, # A photo whose shorter side has fewer pixels gets a reason
     workers:int|None=None, # Threads; as many as cores when not given
     part:int=4096, # Photos in one part of the store
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as photos are finished
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) as photos are finished; `Progress` when not given
 )->pd.DataFrame: # photo_id, path, n_bytes, modified (ns), reason, notes, format, width, height, digest, then the measures
     "Open every photo once, judge it, measure it, and keep what was found"
+    progress = progress or Progress('photos looked at')
     manifest = check_manifest(manifest)
     if smallest < 1: raise SnakeidError(f"smallest must be 1 pixel or more, found {smallest}")
     known, store = None, Path(store) if store is not None else None
@@ -132,13 +133,13 @@ def scan_photos(
         "One photo, with the measures asked for"
         return _scan_one(path, measures, least, smallest)
 
-    if progress and done: progress(done, len(facts))
+    if done: progress(done, len(facts))
     try:
         for chunk in _run_chunks(todo.path.tolist(), look, workers or os.cpu_count()):
             for path, row in chunk: rows.append(dict(zip(_FACTS, (path, *now[path])), **row))
             done += len(chunk)
             if len(rows) >= part: flush()
-            if progress: progress(done, len(facts))
+            progress(done, len(facts))
     finally: flush()
     columns = dict.fromkeys([*_FACTS, *_ALWAYS, *(c for p in parts for c in p)])
     found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(columns))

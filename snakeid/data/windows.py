@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from ..core import SnakeidError
+from ..core import Progress, SnakeidError
 from .groups import number_names
 from .manifest import check_manifest
 from .photo import PhotoError, open_photo
@@ -62,9 +62,10 @@ def crop_changes(
     margin:float=.1, # Room on each side, as a share of the window's side, 0 or more
     least:float=.3, # Shortest side of a window, as a share of the photo's, 0 to 1
     workers:int|None=None, # Threads; one a core when not given
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) photos after each camera
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) photos after each camera; `Progress` when not given
 )->pd.DataFrame: # The manifest of the photos: `path` leads to the photo again, `crop` is 'left top right bottom' as shares, '' for the whole
     "Choose the part of each photo that has changed"
+    progress = progress or Progress('windows chosen')
     changed = check_manifest(changed, 'location', 'photo_path')
     if not 0 < share <= 1 or not 0 <= least <= 1 or not margin >= 0:
         raise SnakeidError(f"share must lie above 0 and up to 1, least from 0 to 1 and margin be 0 or more, found {share}, {least} and {margin}")
@@ -87,6 +88,6 @@ def crop_changes(
                 return '' if found is None or found[2] - found[0] >= 1 else ' '.join(f'{v:.4g}' for v in np.clip(found, 0, 1))
             crop[rows] = list(pool.map(window, paths[rows]))
             done += len(rows)
-            if progress: progress(done, int(there.sum()))
+            progress(done, int(there.sum()))
     out = changed.assign(path=changed.photo_path, crop=pd.Series(crop, changed.index, dtype='str'))
     return out.drop(columns='photo_path')

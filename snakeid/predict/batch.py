@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from scipy.special import expit, logsumexp, softmax
 
-from ..core import SnakeidError, make_figure, some_of
+from ..core import Progress, SnakeidError, make_figure, some_of
 from ..data.boxes import read_crops
 from ..data.labels import decode_labels
 from ..data.manifest import check_manifest, find_photos
@@ -117,9 +117,10 @@ def predict_photos(
     bs:int=32, # Photos a batch; a batch of the network holds this times the number of views
     workers:int|None=None, # Threads that decode; as many as cores when not given
     device:str|torch.device|None=None, # The GPU when there is one
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch; `Progress` when not given
 )->pd.DataFrame: # A row a photo, in order: photo_id, path, then as said above
     "Name the species of each photo by its views' vote"
+    progress = progress or Progress('photos predicted')
     views, aggregate, todo = find_views(views), find_aggregate(aggregate), list_photos(photos)
     setting, species = name_setting(views, aggregate), np.array(bundle.species, dtype=object)
     known = bundle.calibration.get(setting, {}) if calibrated else {}
@@ -156,9 +157,9 @@ def predict_photos(
             pixels[:, len(where)] = seen
             where.append(i)
         if len(where) == bs: judge()
-        if progress and (i+1) % bs == 0: progress(i+1, len(todo))
+        if (i+1) % bs == 0: progress(i+1, len(todo))
     if where: judge()
-    if progress: progress(len(todo), len(todo))
+    progress(len(todo), len(todo))
     extra = ['labels']*bundle.several + ['candidates']*sets + [f'p:{s}' for s in bundle.species]*probabilities
     columns = [c for c in (*_COLUMNS, *extra) if c != 'flag']
     out = pd.concat(parts) if parts else pd.DataFrame(columns=columns)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core import Progress
 from ..models.bundle import Bundle
 from .batch import list_photos, list_sources
 from .views import WHOLE, read_views
@@ -48,9 +49,10 @@ def predict_features(
     bs:int=32, # Photos a batch
     workers:int|None=None, # Threads that decode; as many as cores when not given
     device:str|torch.device|None=None, # The GPU when there is one
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch; `Progress` when not given
 )->tuple[pd.DataFrame,np.ndarray]: # photo_id, path, flag; features float32 [n,features], NaN where unreadable
     "What the body of a network says of each photo, seen whole"
+    progress = progress or Progress('photos put through the network')
     todo, device = list_photos(photos), find_device(device)
     body = bundle.model[0].to(device, memory_format=torch.channels_last).eval()
     mean, std = (torch.tensor(s, device=device).view(1, 3, 1, 1) for s in (bundle.spec.mean, bundle.spec.std))
@@ -66,5 +68,5 @@ def predict_features(
         if where: features[where] = found
         for i, reason in reasons.items(): flag[i] = reason
         done += len(where)+len(reasons)
-        if progress: progress(done, len(todo))
+        progress(done, len(todo))
     return todo[['photo_id', 'path']].assign(flag=flag), features

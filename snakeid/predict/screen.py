@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from scipy.special import softmax
 
-from ..core import SnakeidError
+from ..core import Progress, SnakeidError
 from ..data.manifest import add_flag, check_manifest
 from ..metrics import wilson_interval
 from ..models.bundle import Bundle
@@ -31,9 +31,10 @@ def screen_photos(
     bs:int=32, # Photos a batch
     workers:int|None=None, # Threads that decode; as many as cores when not given
     device:str|torch.device|None=None, # The GPU when there is one
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all) after each batch; `Progress` when not given
 )->pd.DataFrame: # photo_id, path, flag, top (five names), rank (1 is the best guess), share (0 to 1)
     "Where the wanted classes stand among ImageNet's guesses"
+    progress = progress or Progress('photos screened')
     wanted = sorted(set(wanted))
     if not wanted or wanted[0] < 0 or wanted[-1] >= len(bundle.species):
         raise SnakeidError(f"wanted classes must be indices from 0 to {len(bundle.species)-1}, found {wanted[:3]}")
@@ -50,7 +51,7 @@ def screen_photos(
             rows[i] = ('', '; '.join(bundle.species[k] for k in order[:5]), rank, float(p[wanted].sum()))
         for i, reason in reasons.items(): rows[i] = (reason, '', np.nan, np.nan)
         done += len(where)+len(reasons)
-        if progress: progress(done, len(todo))
+        progress(done, len(todo))
     return pd.concat([todo[['photo_id', 'path']].reset_index(drop=True),
                       pd.DataFrame(rows, columns=['flag', 'top', 'rank', 'share'])], axis=1)
 

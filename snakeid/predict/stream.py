@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 
 from .. import __version__
-from ..core import SnakeidError, some_of
+from ..core import Progress, SnakeidError, some_of
 from ..data.manifest import PHOTO_SUFFIXES
 from ..models.bundle import Bundle
 from ..models.portable import digest_weights
@@ -122,10 +122,11 @@ def stream_predictions(
     part:int=1024, # Photos in a part; what a stop may cost
     types:dict[str,str]|None=None, # Arrow's type of further columns that `predict` gives, as {'margin': 'float64'}
     overwrite:bool=False, # Replace a table that is there, once the new one is whole
-    progress:Callable[[int,int],None]|None=None, # Called with (done, all); the first call tells what earlier runs did
+    progress:Callable[[int,int],None]|None=None, # Called with (done, all); the first call tells what earlier runs did; `Progress` when not given
     **options, # For `predict`, such as `views`, `aggregate`, `probabilities`, `bs`, `workers`, `device`
 )->Path: # The table, as `read_predictions` reads it
     "Predict photos part by part into a file, going on where an earlier run with these settings stopped"
+    progress = progress or Progress('photos predicted')
     out = Path(out)
     if out.suffix.lower() not in ('.csv', '.parquet'):
         raise SnakeidError(f"predictions go to a .parquet or a .csv file, found {out.name!r}: give such a name")
@@ -140,11 +141,11 @@ def stream_predictions(
         "Report the photos in finished parts"
         nonlocal kept
         kept = store.kept()
-        if progress: progress(kept, len(todo))
+        progress(kept, len(todo))
 
     def look(done:int, rows:int):
         "Report some photos of the part at hand too, but its last ones only when it is kept"
-        if progress and done < rows: progress(kept+done, len(todo))
+        if done < rows: progress(kept+done, len(todo))
 
     def run(i:int) -> bytes:
         "Predict one part"
@@ -165,7 +166,7 @@ def stream_predictions(
     except FileNotFoundError:
         if not store.is_gone(): raise
         if store.folder.is_dir(): store.remove()         # a lock of this process, made after another had finished
-        if progress: progress(len(todo), len(todo))
+        progress(len(todo), len(todo))
         return out
 
 # %% ../../nbs/api/44_predict.stream.ipynb #9d0f1713

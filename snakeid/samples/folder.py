@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from ..core import SnakeidError
+from ..core import Progress, SnakeidError
 
 # %% ../../nbs/api/24_samples.folder.ipynb #cace1c8f
 def name_photo(
@@ -56,15 +56,16 @@ def draw_jobs(
     jobs:Sequence, # What `draw` gets, one after the other
     n:int, # Photos in all
     workers:int|None=None, # Processes; None for one a core, 0 to draw in this one
-    progress:Callable|None=None, # Called with the number of photos done and the number in all
+    progress:Callable|None=None, # Called with the number of photos done and the number in all; `Progress` when not given
 )->None:
     "Work through the jobs, in this process or in several"
+    progress = progress or Progress('photos drawn')
     done = 0
     def count(drawn:int) -> None:
         "Take note of photos that are done"
         nonlocal done
         done += drawn
-        if progress: progress(done, n)
+        progress(done, n)
     workers = os.cpu_count() if workers is None else workers
     if not workers or len(jobs) <= 1:
         for job in jobs: count(draw(job))
