@@ -143,21 +143,24 @@ class Decisions:
         finally: lock.release()
 
     def _decide(self, photo_ids:str|Iterable[str], decision:str, species:str='', reason:str=''):
-        "Write one step about one photo or several"
-        ids = [photo_ids] if isinstance(photo_ids, (str, int)) else list(photo_ids)
-        ids = list(dict.fromkeys(str(i) for i in ids))
-        if not ids: raise SnakeidError("no photo was named: give a photo_id, or a list of them")
-        if self._facts is not None and (unknown := [i for i in ids if i not in self._at]):
+        "Write one step with one decision about one photo or several"
+        ids = [photo_ids] if isinstance(photo_ids, (str, int)) else photo_ids
+        self._write_step({str(i): (decision, species, reason) for i in ids})
+
+    def _write_step(self, choices:dict[str,tuple[str,str,str]]):
+        "Write decision, species and reason of each photo as one step"
+        if not choices: raise SnakeidError("no photo was named: give a photo_id, or a list of them")
+        if self._facts is not None and (unknown := [i for i in choices if i not in self._at]):
             raise SnakeidError(f"the manifest has no photo {some_of(map(repr, unknown))}: decide on photos of this collection")
-        if odd := [i for i in ids if not i or any(unicodedata.category(c) in ('Cc', 'Cs') for c in i)]:
+        if odd := [i for i in choices if not i or any(unicodedata.category(c) in ('Cc', 'Cs') for c in i)]:
             raise SnakeidError(f"the photo_id {odd[0]!r} cannot stand in a CSV: give the photo another one")
         with self._changing() as rows:
             time = _make_time(max((s[3] for r in rows.values() for s in [*r['before'], self._state(r)]), default=''))
-            for i in ids:
+            for i, (decision, species, reason) in choices.items():
                 facts = self._look_up(i)
                 row = rows.setdefault(i, dict.fromkeys(_OURS, '') | dict(photo_id=i, before=[]) | facts)
                 first = row['before'][0][1] if row['before'] else row['species']
-                if row['decision'] or row['decided_at'] or i in self.rows: row['before'].append(self._state(row))
+                if i in self.rows: row['before'].append(self._state(row))
                 row.update(decision=decision, species=species or facts.get('species', first), reason=reason, decided_at=time)
         self.steps.add(time)
 
@@ -181,6 +184,14 @@ class Decisions:
     )->None:
         "The photo should not be used"
         self._decide(photo_id, 'quarantine', reason=_tidy(reason, 'reason').replace(';', ','))
+
+    def keep_only(self,
+        photo_id:str, # The photo to keep
+        copies:Iterable[str], # The others of its group
+    )->None:
+        "Keep one photo of a group of duplicates, and quarantine the others, in one step"
+        out = ('quarantine', '', f'copy of {photo_id}'.replace(';', ','))
+        self._write_step({str(photo_id): ('keep', '', '')} | {str(i): out for i in copies if str(i) != str(photo_id)})
 
     def clear(self,
         photo_id:str|Iterable[str], # A photo, or several in one step
