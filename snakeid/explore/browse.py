@@ -147,12 +147,14 @@ def make_row(
 
 class Browser:
     "The contact sheets of a collection, as a widget"
+    by_count = () # Columns whose menu begins with the most common choice; the others are in the order of the alphabet
     def __init__(self,
         collection:Collection, # What to show
         thumbs:Thumbs, # Makes the pictures
     ):
         self.collection, self.thumbs, self.number, self.box, self._still = collection, thumbs, 1, None, False
-        if (w := find_widgets()) is None: return
+        self.w = w = find_widgets()
+        if w is None: return
         wide = dict(style=dict(description_width='60px'), layout=w.Layout(width='300px', max_width='98%'))
         self.menus = {c: w.Dropdown(description=c, **wide) for c in collection.facets}
         self.number_field = w.BoundedIntText(value=1, min=1, description='page', style=dict(description_width='40px'),
@@ -220,7 +222,9 @@ class Browser:
         "Write the choices of a menu with their counts; those that would show nothing are left out"
         counts, chosen = self.collection.counts(column), self.collection.chosen.get(column, [])
         options = [(f"all ({int(self.collection._find(column).sum()):,})", -1)]
-        options += [(f"{name or '(none)'} ({n:,})", i) for i, (name, n) in enumerate(counts.items()) if n or name in chosen]
+        found = [(i, name, n) for i, (name, n) in enumerate(counts.items()) if n or name in chosen]
+        if column in self.by_count: found.sort(key=lambda o: -o[2])
+        options += [(f"{name or '(none)'} ({n:,})", i) for i, name, n in found]
         if len(chosen) > 1: options.insert(0, (f"{len(chosen)} chosen", -2))
         if menu.options != tuple(options): menu.options = options
         menu.value = -2 if len(chosen) > 1 else self.collection.facets[column].choices.index(chosen[0]) if chosen else -1

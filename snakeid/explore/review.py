@@ -8,7 +8,7 @@ __all__ = ['GROUPED', 'REASONS', 'Queue', 'describe_decision', 'check_name', 'De
 # %% ../../nbs/api/62_explore.review.ipynb #345c3624
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 
 import numpy as np
@@ -28,6 +28,7 @@ class Queue(Collection):
     def __init__(self,
         manifest:pd.DataFrame, # One row a photo, with `flag`, and `duplicate_group` where duplicates were looked for
         *,
+        columns:Iterable[str]=('flag', 'species'), # Columns to filter by
         per_page:int=12, # Photos on a page, but for larger groups
         everything:bool=False, # Also photos without a flag
     ):
@@ -41,7 +42,7 @@ class Queue(Collection):
         order = np.lexsort((np.arange(len(codes)), first))
         if not everything: order = order[(manifest.flag != '').to_numpy()[order]]
         self.groups = codes[order]
-        super().__init__(manifest.iloc[order], ('flag', 'species'), per_page=per_page)
+        super().__init__(manifest.iloc[order], columns, per_page=per_page)
         self.at = pd.Index(self.manifest.photo_id)
 
     def _filter(self):
@@ -161,11 +162,12 @@ class DecisionBar:
     def set(self,
         photo_id:str, # The photo to decide on from now on
         copies:list[str]=(), # The photos of its group of duplicates
+        proposed:str='', # What it may be, to begin with
     )->None:
         "Turn to a photo"
         decided = self.decisions.look_up(photo_id)
         if photo_id != self.photo_id or decided['decision'] == 'relabel':
-            self.name.value = decided['species'] if decided['decision'] == 'relabel' else ''
+            self.name.value = decided['species'] if decided['decision'] == 'relabel' else proposed
         self.photo_id, self.copies = photo_id, copies
         self.only.layout.display = '' if len(copies) > 1 else 'none'
         for button, decision, style in ((self.keep, 'keep', 'success'), (self.out, 'quarantine', 'danger'), (self.rename, 'relabel', 'info')):
@@ -198,15 +200,17 @@ class Reviewer(Browser):
 
     def make_sheet(self, w:object) -> object:
         "A grid for the photos"
-        self.w = w
         return w.GridBox(layout=w.Layout(width='100%', grid_template_columns='repeat(auto-fill, minmax(min(100%, 250px), 1fr))',
                                          grid_gap='10px', align_items='flex-start'))
 
+    def make_bar(self) -> DecisionBar:
+        "Buttons for one photo"
+        return DecisionBar(self.w, self.decisions, self.species, safe=self.safe, tell=self.tell, changed=self.show,
+                           reason=lambda: self.reason.value)
+
     def _add_card(self):
         "A place for one more photo"
-        w = self.w
-        bar = DecisionBar(w, self.decisions, self.species, safe=self.safe, tell=self.tell, changed=self.show,
-                          reason=lambda: self.reason.value)
+        w, bar = self.w, self.make_bar()
         picture = w.HTML(layout=w.Layout(width='100%'))
         self.bars.append(bar)
         self.cards.append((picture, w.VBox([picture, bar.box], layout=w.Layout(padding='6px', border='1px solid #8886', overflow='hidden'))))
