@@ -122,8 +122,8 @@ class MistakeViewer(Reviewer):
         row:object, # A mistake, from `itertuples`
     )->list[str]: # HTML of three columns
         "The photo, and training photos of both species"
-        facts = [row.photo_id, f"labelled {row.species}: p {_say(row.probability, '.3f')}, loss {_say(row.loss, '.2f')}",
-                 f"named {row.named}: p {_say(row.confidence, '.3f')}"]
+        facts = [row.photo_id, f"labelled {row.species} ({_say(row.probability, '.1%')}, loss {_say(row.loss, '.2f')})",
+                 f"named {row.named} ({_say(row.confidence, '.1%')})"]
         out = [show_gallery([(row.path, facts)], self.large)]
         for what, name in (('Labelled', row.species), ('Named', row.named)):
             found = find_examples(self.photos, name, self.examples, seed=self.seed, without=row.photo_id)

@@ -29,12 +29,12 @@ class Queue(Collection):
         manifest:pd.DataFrame, # One row a photo, with `flag`, and `duplicate_group` where duplicates were looked for
         *,
         columns:Iterable[str]=('flag', 'species'), # Columns to filter by
-        per_page:int=12, # Photos on a page, but for larger groups
+        per_page:int=12, # Photos on a page; a group may have five times as many
         everything:bool=False, # Also photos without a flag
     ):
         manifest = check_manifest(manifest)
         group = manifest['duplicate_group'] if 'duplicate_group' in manifest else pd.Series(None, manifest.index, dtype='str')
-        group = group.astype('str').where(group.notna() & group.duplicated(keep=False))
+        group = group.astype('str').where(group.notna() & group.ne('') & group.duplicated(keep=False))
         manifest = add_flag(manifest, group.notna(), (GROUPED + ': ' + group[group.notna()]).tolist())
         codes = pd.factorize(group)[0]
         codes = np.where(codes < 0, -1 - np.arange(len(codes)), codes)  # a photo without a group is one by itself
@@ -50,6 +50,8 @@ class Queue(Collection):
         super()._filter()
         groups = self.groups[self.rows]
         ends = np.flatnonzero(np.r_[groups[1:] != groups[:-1], True]) + 1 if len(groups) else np.array([], int)
+        within = np.arange(len(groups)) - np.repeat(np.r_[0, ends][:len(ends)], np.diff(ends, prepend=0))
+        ends = np.union1d(ends, np.flatnonzero((within + 1) % (5*self.per_page) == 0) + 1)
         self.starts, start, last = [0], 0, 0
         for end in ends.tolist():
             if end - start > self.per_page and last > start: self.starts.append(start := last)
@@ -127,10 +129,11 @@ class DecisionBar:
         reason:Callable[[],str]=str, # Why photos are quarantined
     ):
         self.decisions, self.species, self.tell, self.changed, self.reason = decisions, species, tell, changed, reason
-        self.photo_id, self.copies, slim = '', [], w.Layout(width='auto', margin='1px')
-        self.keep, self.out, self.only, self.rename = (w.Button(description=d, tooltip=t, layout=slim) for d, t in (
-            ('keep', 'It can be used as it is labelled'), ('quarantine', 'It should not be used'),
-            ('keep only this', 'Keep it, and quarantine the others of its group'), ('relabel', 'It shows the species written beside')))
+        self.photo_id, self.copies = '', []
+        self.keep, self.out, self.only, self.rename = (
+            w.Button(description=d, tooltip=t, layout=w.Layout(width='auto', margin='1px')) for d, t in (
+                ('keep', 'It can be used as it is labelled'), ('quarantine', 'It should not be used'),
+                ('keep only this', 'Keep it, and quarantine the others of its group'), ('relabel', 'It shows the species written beside')))
         self.name = w.Combobox(placeholder='another species', options=species, layout=w.Layout(width='auto', min_width='130px', flex='1 1 130px'))
         self.said = w.HTML()
         for button, act in ((self.keep, self._keep), (self.out, self._out), (self.only, self._only), (self.rename, self._rename)):
