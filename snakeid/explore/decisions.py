@@ -45,7 +45,7 @@ def _read_before(row:dict, name:str) -> list[list[str]]:
     "The earlier states of a row, the oldest first"
     try:
         states = json.loads(row['before'] or '[]')
-        if all(len(s) == len(_STATE) and all(isinstance(v, str) for v in s) for s in states): return states
+        if isinstance(states, list) and all(len(s) == len(_STATE) and all(isinstance(v, str) for v in s) for s in states): return states
     except (TypeError, ValueError): pass
     raise SnakeidError(f"{name} is damaged: `before` of {row['photo_id']} is {row['before'][:40]!r}; put back a copy of "
                        "the file, or empty that cell")
@@ -61,7 +61,7 @@ def _read_rows(file:Path) -> dict[str, dict]:
     if short := [line for line in lines if line and len(line) != len(lines[0])]:
         raise SnakeidError(f"{file.name} is damaged: the row of {short[0][0]} has {len(short[0])} of {len(lines[0])} cells; "
                            "put back a copy of the file, or mend that row")
-    rows = table.reindex(columns=[*table, *(c for c in _OURS if c not in table)]).fillna('').to_dict('records')
+    rows = table.assign(**{c: '' for c in _OURS if c not in table}).to_dict('records')
     return {row['photo_id']: row | dict(before=_read_before(row, file.name)) for row in rows}
 
 def _write_rows(file:Path, rows:dict[str, dict]):
