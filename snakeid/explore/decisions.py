@@ -116,10 +116,14 @@ class Decisions:
 
     def refresh(self)->None:
         "Read the file again if it has changed"
-        try: s = os.stat(self.file)
-        except OSError: stamp = None
-        else: stamp = s.st_ino, s.st_mtime_ns, s.st_size
+        stamp = self._find_stamp()
         if stamp is None or stamp != self._stamp: self.rows, self._stamp = _read_rows(self.file), stamp
+
+    def _find_stamp(self) -> tuple|None:
+        "What tells one state of the file from another; None where there is no file"
+        try: s = os.stat(self.file)
+        except OSError: return None
+        return s.st_ino, s.st_mtime_ns, s.st_size
 
     @contextmanager
     def _changing(self) -> Iterator[dict]:
@@ -139,7 +143,7 @@ class Decisions:
             rows = {k: row | dict(before=list(row['before'])) for k, row in self.rows.items()}
             yield rows
             _write_rows(self.file, rows)
-            self.refresh()
+            self.rows, self._stamp = rows, self._find_stamp()
         finally: lock.release()
 
     def _decide(self, photo_ids:str|Iterable[str], decision:str, species:str='', reason:str=''):
