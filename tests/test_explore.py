@@ -171,13 +171,14 @@ def test_processes_at_once(tmp_path):
     "Three kernels write one list as fast as they can, and the file is whole whenever it is read"
     file = tmp_path/'decisions.csv'
     context = multiprocessing.get_context('spawn')
-    workers = [context.Process(target=decide_many, args=(file, name, 25)) for name in 'abc']
+    workers = [context.Process(target=decide_many, args=(file, name, 15)) for name in 'abc']
     for worker in workers: worker.start()
     while any(w.is_alive() for w in workers):
         if file.exists(): read_quarantine(file)
+        workers[0].join(.05)                                        # leave them the cores
     for worker in workers: worker.join()
     assert [w.exitcode for w in workers] == [0, 0, 0]
-    assert set(Decisions(file).table().photo_id) == {f'{name}{i}' for name in 'abc' for i in range(25)}
+    assert set(Decisions(file).table().photo_id) == {f'{name}{i}' for name in 'abc' for i in range(15)}
     assert [p.name for p in tmp_path.iterdir() if p.suffix != '.lock'] == ['decisions.csv']
 
 
@@ -520,6 +521,14 @@ def test_mistakes_share_the_decisions_of_review(photos, predictions, tmp_path):
     assert state_of(desk.decisions) == {table.photo_id[0]: ('relabel', 'viper', ''), table.photo_id[1]: ('keep', '', '')}
     assert viewer.count.value == f'of {len(table)}: 2 of {len(table)} photos decided'
     assert all(f'{i}: viper' in viewer.columns[k].value for k, i in ((2, 'Named'),))
+
+
+def test_an_answer_that_is_no_species_is_not_proposed(photos, predictions, tmp_path):
+    "A model that says unknown gives no name to relabel with"
+    viewer = review_mistakes(predictions.assign(species='unknown'), photos, tmp_path/'decisions.csv')
+    assert viewer.bars[0].name.value == '' and 'Named: unknown (no training photo)' in viewer.html()
+    viewer.bars[0].rename.click()
+    assert 'write its name' in viewer.told.value and not viewer.decisions.file.exists()
 
 
 def test_mistakes_of_a_run(trained, tmp_path):

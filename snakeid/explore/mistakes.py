@@ -139,7 +139,7 @@ class MistakeViewer(Reviewer):
         for row in rows:
             for column, html in zip(self.columns, self.describe(row)):
                 if column.value != html: column.value = html
-            self.bars[0].set(row.photo_id, proposed=row.named)
+            self.bars[0].set(row.photo_id, proposed=row.named if row.named in self.species else '')   # 'unknown' is no label
 
     def sheet_html(self)->str: # HTML
         "The mistake, where there are no widgets"
