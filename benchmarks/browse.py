@@ -36,10 +36,12 @@ def make_manifest(n, folder):
     "`n` rows with a long tail of 1,500 species; 30% are flagged, each with words of its own"
     rng = np.random.default_rng(0)
     names = np.array([f'species {i:04d}' for i in range(1500)])
-    flag = [f'near-duplicate: copy of {i}; blurred: sharpness 3.0' if f else '' for i, f in enumerate(rng.random(n) < .3)]
+    flagged = rng.random(n) < .3
+    flag = [f'near-duplicate: copy of {i}; blurred: sharpness 3.0' if f else '' for i, f in enumerate(flagged)]
     return pd.DataFrame(dict(photo_id=[f'{i:08d}' for i in range(n)], path=[f'{folder}/{i%PAGE}.jpg' for i in range(n)],
                              species=names[np.minimum(rng.zipf(1.3, n), 1500)-1], flag=flag,
-                             split=rng.choice(['train', 'valid', 'test'], n), country=rng.choice(['PH', 'TH', 'MY'], n)))
+                             split=rng.choice(['train', 'valid', 'test'], n),
+                             country=rng.choice(['PH', 'TH', 'MY'], n)))
 
 
 def clock(work):
@@ -71,9 +73,11 @@ def measure(n, folder):
     start = time.perf_counter()
     sheet = browse(manifest)
     found['browse: open'] = time.perf_counter()-start, None, 'seconds'
-    found['browse: memory above the manifest'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3 - before, None, 'megabytes'
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3
+    found['browse: memory above the manifest'] = peak - before, None, 'megabytes'
     found['browse: a page of new pictures'] = clock(lambda: (sheet.thumbs.kept.clear(), sheet.turn(2))), None, 'seconds'
-    found['browse: a page seen before'] = statistics.median(clock(lambda: sheet.turn(2)) for _ in range(5)), None, 'seconds'
+    again = [clock(lambda: sheet.turn(2)) for _ in range(5)]
+    found['browse: a page seen before'] = statistics.median(again), None, 'seconds'
     species = sheet.collection.page(1).species.unique()
     ours, peer = [], []
     for name in species:
@@ -88,7 +92,8 @@ def measure(n, folder):
     desk = review(manifest, file)
     found['review: open'] = time.perf_counter()-start, None, 'seconds'
     decisions, ids = Decisions(file, manifest), desk.collection.manifest.photo_id.iloc[-5:]
-    found['review: a decision beside 10,000'] = statistics.median(clock(lambda: decisions.keep(i)) for i in ids), None, 'seconds'  # noqa: B023
+    ours = [clock(lambda: decisions.keep(i)) for i in ids]                 # noqa: B023
+    found['review: a decision beside 10,000'] = statistics.median(ours), None, 'seconds'
     return found
 
 
@@ -101,8 +106,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for i in range(PAGE): draw_photo(None, i, 640).save(f'{folder}/{i}.jpg')
         for n in SIZES:
-            told = subprocess.run([sys.executable, __file__, '--measure', str(n), folder], stdout=subprocess.PIPE, text=True, check=True)
-            rows += [(f'{n:,} rows', name, *values) for name, values in json.loads(told.stdout.splitlines()[-1]).items()]
+            told = subprocess.run([sys.executable, __file__, '--measure', str(n), folder], stdout=subprocess.PIPE,
+                                  text=True, check=True)
+            found = json.loads(told.stdout.splitlines()[-1])
+            rows += [(f'{n:,} rows', name, *values) for name, values in found.items()]
     save_table(rows, 'browse')
 
 

@@ -27,7 +27,7 @@ NASTY = '<img src=x onerror="window.hit=1">'
 
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome here"),
-    pytest.mark.skipif(find_spec('playwright') is None, reason="playwright is not installed: it comes with the dev extra"),
+    pytest.mark.skipif(find_spec('playwright') is None, reason="playwright is not installed: it is in the dev extra"),
     pytest.mark.skipif(find_spec('voila') is None, reason="voila is not installed: pip install 'snakeid[voila]'"),
     pytest.mark.skipif(os.name == 'nt', reason="a server's children are ended by process group, which Windows lacks")]
 
@@ -43,7 +43,8 @@ def folder(tmp_path):
             "review(pd.read_csv('photos.csv'), 'decisions.csv')")
     cell = dict(cell_type='code', execution_count=None, id='review', metadata={}, outputs=[], source=code)
     kernel = dict(name='python3', language='python', display_name='Python 3')
-    (tmp_path/'review.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    (tmp_path/'review.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4,
+                                                         nbformat_minor=5)))
     return tmp_path
 
 
@@ -56,7 +57,8 @@ def serve(folder):
     command = [sys.executable, '-m', 'voila', 'review.ipynb', f'--port={port}', '--no-browser', '--Voila.ip=127.0.0.1']
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'JUPYTER_PREFER_ENV_PATH': '1'}
     with (folder/'voila.log').open('w') as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                  start_new_session=True)
     try:
         deadline = time.monotonic() + LONG/1000
         while True:

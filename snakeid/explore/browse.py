@@ -20,7 +20,7 @@ from .parts import Thumbs, find_widgets, show_gallery, shows_errors
 COLUMNS = ('species', 'split', 'flag', 'country')
 
 class _Facet:
-    "The choices of a column: `rows` have the choices numbered `codes`, int32 [m] both; `rows` is None when all have one"
+    "Choices of a column: `rows` have the choices numbered `codes`, int32 [m] both; `rows` is None when all have one"
     def __init__(self, values:pd.Series, several:bool=False):
         self.n, self.rows = len(values), None
         codes, names = pd.factorize(values.astype('str').fillna(''))
@@ -79,7 +79,8 @@ class Collection:
     def _facet(self, column:str) -> _Facet:
         "The choices of a column"
         if column not in self.facets:
-            raise SnakeidError(f"there is nothing to choose in {column!r}; found {some_of(self.facets) or 'no such columns'}")
+            raise SnakeidError(f"there is nothing to choose in {column!r}; "
+                               f"found {some_of(self.facets) or 'no such columns'}")
         return self.facets[column]
 
     def choose(self,
@@ -103,7 +104,8 @@ class Collection:
     )->pd.Series: # Photos of each choice, under the filters of the other columns
         "How many photos each choice of a `column` would show"
         facet = self._facet(column)
-        return pd.Series(facet.count(self._find(column)), index=pd.Index(facet.choices, dtype=object, name=column), name='photos')
+        return pd.Series(facet.count(self._find(column)), index=pd.Index(facet.choices, dtype=object, name=column),
+                         name='photos')
 
     @property
     def pages(self)->int: # At least 1
@@ -114,7 +116,8 @@ class Collection:
         number:int, # Counted from 1
     )->None:
         "Raise where there is no such page"
-        if not 1 <= number <= self.pages: raise SnakeidError(f"there is no page {number}: the pages are 1 to {self.pages}")
+        if not 1 <= number <= self.pages:
+            raise SnakeidError(f"there is no page {number}: the pages are 1 to {self.pages}")
 
     def page(self,
         number:int=1, # Counted from 1
@@ -123,7 +126,12 @@ class Collection:
         self.check_page(number)
         return self.manifest.iloc[self.rows[(number-1)*self.per_page:number*self.per_page]]
 
-    def __repr__(self): return f"Collection({len(self.rows):,} of {len(self.manifest):,} photos on {self.pages:,} pages)"
+    def __repr__(self):
+        return f"Collection({self.found()} on {self.pages:,} pages)"
+
+    def found(self)->str: # As '12 of 3,400 photos'
+        "How many photos pass, in words"
+        return f"{len(self.rows):,} of {len(self.manifest):,} photos"
 
 # %% ../../nbs/api/61_explore.browse.ipynb #932f42dc
 def _text(value:object) -> str:
@@ -136,14 +144,16 @@ def describe_photo(
     "What is shown of a photo"
     get = {c: _text(getattr(row, c, '')) for c in ('path', 'photo_id', 'species', 'split', 'country', 'flag')}
     more = ' · '.join(filter(None, (get['split'], get['country'])))
-    return get['path'], [get['photo_id'], get['species'] or '(no species)', *filter(None, (more, get['flag'] and '⚑ ' + get['flag']))]
+    return get['path'], [get['photo_id'], get['species'] or '(no species)',
+                         *filter(None, (more, get['flag'] and '⚑ ' + get['flag']))]
 
 def make_row(
     widgets:object, # From `find_widgets`
     *children:object, # Widgets
 )->object: # A box
     "Widgets side by side, in several lines where the page is narrow"
-    return widgets.Box(children, layout=widgets.Layout(display='flex', flex_flow='row wrap', align_items='center', grid_gap='4px'))
+    return widgets.Box(children, layout=widgets.Layout(display='flex', flex_flow='row wrap', align_items='center',
+                                                       grid_gap='4px'))
 
 class Browser:
     "The contact sheets of a collection, as a widget"
@@ -170,7 +180,8 @@ class Browser:
         self.back.on_click(safe(lambda _: self.turn(self.number - 1)))
         self.on.on_click(safe(lambda _: self.turn(self.number + 1)))
         self.sheet = self.make_sheet(w)
-        self.box = w.VBox([make_row(w, *self.menus.values()), make_row(w, self.back, self.number_field, self.on, self.count),
+        self.box = w.VBox([make_row(w, *self.menus.values()),
+                           make_row(w, self.back, self.number_field, self.on, self.count),
                            *self.make_tools(w), self.told, self.sheet])
         self.show()
 
@@ -194,7 +205,7 @@ class Browser:
 
     def count_text(self) -> str:
         "What stands beside the page's number"
-        return f"of {self.collection.pages:,}: {len(self.collection.rows):,} of {len(self.collection.manifest):,} photos"
+        return f"of {self.collection.pages:,}: {self.collection.found()}"
 
     def _choose(self, column:str):
         "Follow a menu"
@@ -227,7 +238,8 @@ class Browser:
         options += [(f"{name or '(none)'} ({n:,})", i) for i, name, n in found]
         if len(chosen) > 1: options.insert(0, (f"{len(chosen)} chosen", -2))
         if menu.options != tuple(options): menu.options = options
-        menu.value = -2 if len(chosen) > 1 else self.collection.facets[column].choices.index(chosen[0]) if chosen else -1
+        choices = self.collection.facets[column].choices
+        menu.value = -2 if len(chosen) > 1 else choices.index(chosen[0]) if chosen else -1
 
     def sheet_html(self)->str: # HTML
         "The pictures of the page"
@@ -248,7 +260,7 @@ class Browser:
 
     def html(self)->str: # HTML
         "The page with its counts, where there are no widgets"
-        lines = [f"{len(self.collection.rows):,} of {len(self.collection.manifest):,} photos, page {self.number:,} of {self.collection.pages:,}"]
+        lines = [f"{self.collection.found()}, page {self.number:,} of {self.collection.pages:,}"]
         for c in self.collection.facets:
             counts = self.collection.counts(c).sort_values(ascending=False, kind='stable')
             named = [f"{name or '(none)'} {n:,}" for name, n in counts[counts > 0].items()]

@@ -45,22 +45,24 @@ def _read_before(row:dict, name:str) -> list[list[str]]:
     "The earlier states of a row, the oldest first"
     try:
         states = json.loads(row['before'] or '[]')
-        if isinstance(states, list) and all(len(s) == len(_STATE) and all(isinstance(v, str) for v in s) for s in states): return states
+        whole = [len(s) == len(_STATE) and all(isinstance(v, str) for v in s) for s in states]
+        if isinstance(states, list) and all(whole): return states
     except (TypeError, ValueError): pass
-    raise SnakeidError(f"{name} is damaged: `before` of {row['photo_id']} is {row['before'][:40]!r}; put back a copy of "
-                       "the file, or empty that cell")
+    raise SnakeidError(f"{name} is damaged: `before` of {row['photo_id']} is {row['before'][:40]!r}; put back a copy "
+                       "of the file, or empty that cell")
 
 def _read_rows(file:Path) -> dict[str, dict]:
     "The rows of a list by photo_id, as text; none where there is no file"
     if not file.exists(): return {}
     try: table = read_quarantine(file)
     except SnakeidError as e:
-        raise SnakeidError(f"{' '.join(str(e).split())}; mend {file.name}, put back a copy of it, or choose another file") from e
+        raise SnakeidError(f"{' '.join(str(e).split())}; mend {file.name}, put back a copy of it, or choose another "
+                           "file") from e
     with open(file, newline='', encoding='utf-8-sig') as text:
         lines = list(csv.reader(text))
     if short := [line for line in lines if line and len(line) != len(lines[0])]:
-        raise SnakeidError(f"{file.name} is damaged: the row of {short[0][0]} has {len(short[0])} of {len(lines[0])} cells; "
-                           "put back a copy of the file, or mend that row")
+        raise SnakeidError(f"{file.name} is damaged: the row of {short[0][0]} has {len(short[0])} of {len(lines[0])} "
+                           "cells; put back a copy of the file, or mend that row")
     rows = table.assign(**{c: '' for c in _OURS if c not in table}).to_dict('records')
     return {row['photo_id']: row | dict(before=_read_before(row, file.name)) for row in rows}
 
@@ -106,7 +108,7 @@ class Decisions:
             return row['photo_id'] in self._at and len(names) < 2
         if not any(map(fits, decided)):
             raise SnakeidError(f"{self.file.name} holds decisions on other photos than the manifest's, such as "
-                               f"{some_of((r['photo_id'] for r in decided), 3)}: give this collection a file of its own")
+                               f"{some_of((r['photo_id'] for r in decided), 3)}: give this collection its own file")
 
     def _look_up(self, photo_id:str) -> dict:
         "What the manifest says of a photo, as text"
@@ -136,8 +138,8 @@ class Decisions:
             raise SnakeidError(f"another program has been writing {self.file.name} for {self.wait:g} s: end it, then "
                                "decide again") from e
         except OSError as e:
-            raise SnakeidError(f"cannot write {self.file}: {e.strerror or e}; nothing was decided: choose another place, "
-                               "or make room and permission there") from e
+            raise SnakeidError(f"cannot write {self.file}: {e.strerror or e}; nothing was decided: choose another "
+                               "place, or make room and permission there") from e
         try:
             self.refresh()
             rows = {k: row | dict(before=list(row['before'])) for k, row in self.rows.items()}
@@ -155,7 +157,8 @@ class Decisions:
         "Write decision, species and reason of each photo as one step"
         if not choices: raise SnakeidError("no photo was named: give a photo_id, or a list of them")
         if self._facts is not None and (unknown := [i for i in choices if i not in self._at]):
-            raise SnakeidError(f"the manifest has no photo {some_of(map(repr, unknown))}: decide on photos of this collection")
+            raise SnakeidError(f"the manifest has no photo {some_of(map(repr, unknown))}: decide on photos of this "
+                               "collection")
         if odd := [i for i in choices if not i or any(unicodedata.category(c) in ('Cc', 'Cs') for c in i)]:
             raise SnakeidError(f"the photo_id {odd[0]!r} cannot stand in a CSV: give the photo another one")
         with self._changing() as rows:
@@ -165,7 +168,8 @@ class Decisions:
                 row = rows.setdefault(i, dict.fromkeys(_OURS, '') | dict(photo_id=i, before=[]) | facts)
                 first = row['before'][0][1] if row['before'] else row['species']
                 if i in self.rows: row['before'].append(self._state(row))
-                row.update(decision=decision, species=species or facts.get('species', first), reason=reason, decided_at=time)
+                row.update(decision=decision, species=species or facts.get('species', first), reason=reason,
+                           decided_at=time)
         self.steps.add(time)
 
     def keep(self,
@@ -215,8 +219,8 @@ class Decisions:
                 for i in ids: self._take_back(rows, i, step)
                 self.steps.discard(step)
         if ids and not held:
-            raise SnakeidError(f"{some_of(ids)} was decided on again elsewhere, and that stays: look at it, or take back "
-                               "the step before")
+            raise SnakeidError(f"{some_of(ids)} was decided on again elsewhere, and that stays: look at it, or take "
+                               "back the step before")
         return held
 
     def _take_back(self, rows:dict, photo_id:str, step:str):
@@ -237,7 +241,8 @@ class Decisions:
         "All decisions as the file has them now"
         self.refresh()
         rows = sorted((r for r in self.rows.values() if r['decision']), key=lambda r: r['decided_at'])
-        return pd.DataFrame(rows, columns=['photo_id', 'decision', 'species', 'reason', 'flag', 'decided_at'], dtype='str')
+        return pd.DataFrame(rows, columns=['photo_id', 'decision', 'species', 'reason', 'flag', 'decided_at'],
+                            dtype='str')
 
     def apply(self,
         manifest:pd.DataFrame, # One row a photo

@@ -24,17 +24,20 @@ def _judge(predictions:pd.DataFrame, manifest:pd.DataFrame, split:str|None) -> p
     "The predicted photos with a label: `species` is the label, `named` the prediction"
     manifest = check_manifest(manifest, 'species', *(['split'] if split else []))
     missing = [c for c in ('photo_id', 'species') if c not in predictions]
-    if missing: raise SnakeidError(f"the predictions have no column {missing[0]!r}; found {some_of(predictions)}: give a predictions table")
+    if missing:
+        raise SnakeidError(f"the predictions have no column {missing[0]!r}; found {some_of(predictions)}: give a "
+                           "predictions table")
     known = manifest.species.notna() & manifest.species.ne('') & manifest.flag.eq('')
     if split: known &= manifest['split'] == split
     named = predictions.rename(columns=dict(species='named')).drop(columns=['path', 'flag', 'split'], errors='ignore')
     named = named.assign(photo_id=named.photo_id.astype(str))[named.named.notna() & named.named.ne('')]
-    if named.photo_id.duplicated().any():
-        raise SnakeidError(f"the predictions name {named.photo_id[named.photo_id.duplicated()].iloc[0]} twice: give one row a photo")
+    twice = named.photo_id[named.photo_id.duplicated()]
+    if len(twice): raise SnakeidError(f"the predictions name {some_of(twice)} twice: give one row a photo")
     judged = manifest.loc[known, ['photo_id', 'path', 'species']].merge(named, on='photo_id')
     if not len(judged):
         where = f" in the split {split!r}" if split else ''
-        raise SnakeidError(f"none of the {len(named)} predicted photos has a label{where}: give the manifest of the same photos")
+        raise SnakeidError(f"none of the {len(named)} predicted photos has a label{where}: give the manifest of the "
+                           "same photos")
     return judged
 
 def list_mistakes(
@@ -42,11 +45,13 @@ def list_mistakes(
     manifest:pd.DataFrame, # One row a photo, with `species`
     *,
     split:str|None=None, # Judge this part alone; None judges every photo that has a label and is predicted
-)->pd.DataFrame: # photo_id, path, species, named, confidence, probability (of the species), loss; the highest loss first
+)->pd.DataFrame: # photo_id, path, species, named, confidence, probability (of the species), loss; highest loss first
     "The wrongly named photos, the worst first"
     judged = _judge(predictions, manifest, split)
     names = [c[2:] for c in judged if c.startswith('p:')]
-    if not names: raise SnakeidError("the predictions have no probabilities, the columns p:SPECIES: predict with probabilities=True")
+    if not names:
+        raise SnakeidError("the predictions have no probabilities, the columns p:SPECIES: predict with "
+                           "probabilities=True")
     probs = judged[[f'p:{s}' for s in names]].to_numpy(float)
     at = pd.Index(names).get_indexer(judged.species)
     p = np.where(at < 0, np.nan, probs[np.arange(len(probs)), at])
@@ -102,7 +107,9 @@ class MistakeViewer(Reviewer):
         seed:int=0, # Which training photos
         side:int=150, # Most pixels of their longer side; the mistake itself has twice as many
     ):
-        self.photos, self.examples, self.seed, self.large = check_manifest(manifest, 'species'), examples, seed, Thumbs(2*side, 100)
+        self.photos, self.examples, self.seed, self.large = check_manifest(manifest,
+                                                                           'species'), examples, seed, Thumbs(2*side,
+                                                                                                              100)
         table = mistakes.assign(mistake=mistakes.species.astype(str) + ' → ' + mistakes.named.astype(str))
         queue = Queue(table, columns=('mistake', 'species', 'named'), per_page=1, everything=True)
         species = sorted(set(self.photos.species.dropna().astype(str)) - {''})
@@ -113,7 +120,8 @@ class MistakeViewer(Reviewer):
         "Three columns, below each other where the page is narrow"
         self.bars = [self.make_bar()]
         self.columns = [w.HTML(layout=w.Layout(width='100%')) for _ in range(3)]
-        wide = w.Layout(width='100%', grid_template_columns='repeat(auto-fit, minmax(min(100%, 280px), 1fr))', grid_gap='16px',
+        wide = w.Layout(width='100%', grid_template_columns='repeat(auto-fit, minmax(min(100%, 280px), 1fr))',
+                        grid_gap='16px',
                         align_items='flex-start')
         self.shown = w.GridBox([w.VBox([self.columns[0], self.bars[0].box]), *self.columns[1:]], layout=wide)
         return w.VBox([self.shown], layout=w.Layout(width='100%'))
@@ -139,7 +147,8 @@ class MistakeViewer(Reviewer):
         for row in rows:
             for column, html in zip(self.columns, self.describe(row)):
                 if column.value != html: column.value = html
-            self.bars[0].set(row.photo_id, proposed=row.named if row.named in self.species else '')   # 'unknown' is no label
+            # 'unknown' is an answer, and no label
+            self.bars[0].set(row.photo_id, proposed=row.named if row.named in self.species else '')
 
     def sheet_html(self)->str: # HTML
         "The mistake, where there are no widgets"
@@ -162,8 +171,11 @@ def review_mistakes(
     "Look at a model's mistakes, the worst first"
     if not isinstance(source, pd.DataFrame):
         if not all(hasattr(source, part) for part in ('predictions', 'manifest')):
-            raise SnakeidError(f"mistakes are found in a run or a predictions table, found {source!r}: give read_run(folder)")
+            raise SnakeidError(f"mistakes are found in a run or a predictions table, found {source!r}: give "
+                               "read_run(folder)")
         source, manifest = source.predictions, source.manifest if manifest is None else manifest
-    if manifest is None: raise SnakeidError("a predictions table says nothing of the true species: give the manifest too")
+    if manifest is None:
+        raise SnakeidError("a predictions table says nothing of the true species: give the manifest too")
     if not isinstance(decisions, Decisions): decisions = Decisions(decisions, manifest)
-    return MistakeViewer(list_mistakes(source, manifest, split=split), manifest, decisions, examples=examples, seed=seed)
+    return MistakeViewer(list_mistakes(source, manifest, split=split), manifest, decisions, examples=examples,
+                         seed=seed)

@@ -33,7 +33,8 @@ class Queue(Collection):
         everything:bool=False, # Also photos without a flag
     ):
         manifest = check_manifest(manifest)
-        group = manifest['duplicate_group'] if 'duplicate_group' in manifest else pd.Series(None, manifest.index, dtype='str')
+        none = pd.Series(None, manifest.index, dtype='str')
+        group = manifest['duplicate_group'] if 'duplicate_group' in manifest else none
         group = group.astype('str').where(group.notna() & group.ne('') & group.duplicated(keep=False))
         manifest = add_flag(manifest, group.notna(), (GROUPED + ': ' + group[group.notna()]).tolist())
         codes = pd.factorize(group)[0]
@@ -104,8 +105,9 @@ def describe_decision(
     decided:dict, # From `Decisions.look_up`
 )->str: # '' for none
     "A decision in words"
-    return dict(keep='✓ kept', relabel='→ ' + decided['species'],
-                quarantine='✕ quarantined' + (decided['reason'] and ': ' + decided['reason'])).get(decided['decision'], '')
+    why = decided['reason'] and ': ' + decided['reason']
+    said = dict(keep='✓ kept', relabel='→ ' + decided['species'], quarantine='✕ quarantined' + why)
+    return said.get(decided['decision'], '')
 
 def check_name(
     species:str, # A name that somebody wrote
@@ -133,10 +135,13 @@ class DecisionBar:
         self.keep, self.out, self.only, self.rename = (
             w.Button(description=d, tooltip=t, layout=w.Layout(width='auto', margin='1px')) for d, t in (
                 ('keep', 'It can be used as it is labelled'), ('quarantine', 'It should not be used'),
-                ('keep only this', 'Keep it, and quarantine the others of its group'), ('relabel', 'It shows the species written beside')))
-        self.name = w.Combobox(placeholder='another species', options=species, layout=w.Layout(width='auto', min_width='130px', flex='1 1 130px'))
+                ('keep only this', 'Keep it, and quarantine the others of its group'),
+                ('relabel', 'It shows the species written beside')))
+        self.name = w.Combobox(placeholder='another species', options=species,
+                               layout=w.Layout(width='auto', min_width='130px', flex='1 1 130px'))
         self.said = w.HTML()
-        for button, act in ((self.keep, self._keep), (self.out, self._out), (self.only, self._only), (self.rename, self._rename)):
+        for button, act in ((self.keep, self._keep), (self.out, self._out), (self.only, self._only),
+                            (self.rename, self._rename)):
             button.on_click(safe(lambda _, act=act: act()))
         self.box = w.VBox([self.said, make_row(w, self.keep, self.out, self.only), make_row(w, self.name, self.rename)],
                           layout=w.Layout(overflow='hidden'))
@@ -173,7 +178,8 @@ class DecisionBar:
             self.name.value = decided['species'] if decided['decision'] == 'relabel' else proposed
         self.photo_id, self.copies = photo_id, copies
         self.only.layout.display = '' if len(copies) > 1 else 'none'
-        for button, decision, style in ((self.keep, 'keep', 'success'), (self.out, 'quarantine', 'danger'), (self.rename, 'relabel', 'info')):
+        for button, decision, style in ((self.keep, 'keep', 'success'), (self.out, 'quarantine', 'danger'),
+                                        (self.rename, 'relabel', 'info')):
             button.button_style = style if decided['decision'] == decision else ''
         self.said.value = f"<b>{escape(describe_decision(decided)) or '&nbsp;'}</b>"
 
@@ -203,8 +209,8 @@ class Reviewer(Browser):
 
     def make_sheet(self, w:object) -> object:
         "A grid for the photos"
-        return w.GridBox(layout=w.Layout(width='100%', grid_template_columns='repeat(auto-fill, minmax(min(100%, 250px), 1fr))',
-                                         grid_gap='10px', align_items='flex-start'))
+        return w.GridBox(layout=w.Layout(width='100%', grid_gap='10px', align_items='flex-start',
+                                         grid_template_columns='repeat(auto-fill, minmax(min(100%, 250px), 1fr))'))
 
     def make_bar(self) -> DecisionBar:
         "Buttons for one photo"
@@ -216,7 +222,8 @@ class Reviewer(Browser):
         w, bar = self.w, self.make_bar()
         picture = w.HTML(layout=w.Layout(width='100%'))
         self.bars.append(bar)
-        self.cards.append((picture, w.VBox([picture, bar.box], layout=w.Layout(padding='6px', border='1px solid #8886', overflow='hidden'))))
+        frame = w.Layout(padding='6px', border='1px solid #8886', overflow='hidden')
+        self.cards.append((picture, w.VBox([picture, bar.box], layout=frame)))
 
     def fill_sheet(self):
         "Put the page's photos into the grid"
@@ -229,7 +236,8 @@ class Reviewer(Browser):
             if group[0] != last: parity, last = not parity, group[0]
             html = show_gallery([describe_photo(row)], self.thumbs)
             if picture.value != html: picture.value = html
-            card.layout.border_left = ('4px solid ' + ('#0072b2', '#e69f00')[parity]) if len(group) > 1 else '1px solid #8886'
+            edge = '4px solid ' + ('#0072b2', '#e69f00')[parity]
+            card.layout.border_left = edge if len(group) > 1 else '1px solid #8886'
             bar.set(row.photo_id, group)
         children = tuple(card for _, card in self.cards[:len(page)])
         if self.sheet.children != children: self.sheet.children = children
@@ -258,7 +266,7 @@ class Reviewer(Browser):
             "A photo and what is decided on it"
             path, text = describe_photo(row)
             return path, [*text, describe_decision(self.decisions.look_up(row.photo_id)) or 'open']
-        how = "To decide, call keep, relabel or quarantine of its decisions with a photo's name, the first line below each."
+        how = "To decide, call keep, relabel or quarantine of its decisions with the first line below a photo."
         return f'<p>{how}</p>' + show_gallery(map(lines, self.collection.page(self.number).itertuples()), self.thumbs)
 
 def review(
@@ -273,5 +281,6 @@ def review(
     decisions, queue = Decisions(file, manifest), Queue(manifest, per_page=per_page, everything=everything)
     species = sorted(set(manifest.species.dropna().astype(str)) - {''}) if 'species' in manifest else []
     reviewer = Reviewer(queue, Thumbs(side), decisions, species)
-    if not len(queue.rows): reviewer.tell("There is nothing to review: no photo has a flag, and none is in a group of duplicates.")
+    if not len(queue.rows):
+        reviewer.tell("There is nothing to review: no photo has a flag, and none is in a group of duplicates.")
     return reviewer
