@@ -75,7 +75,10 @@ def refresh(
     for cell in skipped: cell.metadata['tags'].remove(SKIP)
     for cell in nb.cells:
         if cell.cell_type == 'code' and cell not in skipped: strip_outputs(cell)
-    if not nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state'):
+    # Widgets that a cell clicks and does not show would leave their pictures behind, under names that change every time
+    shown = any('application/vnd.jupyter.widget-view+json' in output.get('data', {})
+                for cell in nb.cells for output in cell.get('outputs', []))
+    if not (shown and nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state')):
         nb.metadata.pop('widgets', None)
     nbformat.write(nb, path)
 
