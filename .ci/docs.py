@@ -1,8 +1,9 @@
 """Build the documentation site: `python .ci/docs.py`, into _docs, or `--to FOLDER`.
 
 nbdev prepares the notebooks, with tables of arguments and with pages for the floors of the house (`apidocs`, `house`).
-Quarto renders them where it is installed, else smalldocs. Everything happens in a copy; nothing of the tree changes.
-The site loads nothing from elsewhere, and a link that leads nowhere is an error.
+Quarto renders them where it is installed, else smalldocs. Everything happens in a copy, and nothing of the tree changes
+but nbs/nbdev.yml, which follows settings.ini. The site loads nothing from elsewhere, and a link that leads nowhere is
+an error.
 """
 import argparse
 import json
@@ -208,6 +209,7 @@ def main()->int: # Exit status: 1 if something is wrong with the site
     args = parser.parse_args()
     started, quarto = time.monotonic(), args.renderer or ('quarto' if shutil.which('quarto') else 'smalldocs')
     to = (args.to or ROOT/'_docs').resolve()
+    if args.to is None: refresh_quarto_yml()
     problems = build(to, quarto == 'quarto')
     print('\n'.join(problems))
     pages = len(list(to.rglob('*.html'))) if to.exists() else 0

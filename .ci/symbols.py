@@ -180,7 +180,26 @@ def read_symbols(
             continue
         else: continue
         if symbol.name in listed: found[symbol.name] = symbol
+    for symbol in found.values(): inherit(symbol, found)
     return found
+
+
+def inherit(
+    symbol:Symbol, # A class; changed in place
+    others:dict[str, Symbol], # Those of its module, by name
+):
+    "Let an argument that a class takes from another one of its module have the type and docment that it has there"
+    if symbol.kind != 'class': return
+    for base in filter(None, (others.get(name.strip()) for name in symbol.signature.split(','))):
+        inherit(base, others)
+        theirs = {m.name.split('.')[1]: m for m in base.methods}
+        pairs = [(symbol, base), *((m, theirs.get(m.name.split('.')[1])) for m in symbol.methods)]
+        for own, other in pairs:
+            if other is None: continue
+            known = {p.name: p for p in other.parameters}
+            for p in own.parameters:
+                if p.name in known: p.type, p.text = p.type or known[p.name].type, p.text or known[p.name].text
+            own.returns = own.returns or other.returns
 
 
 def find_modules(

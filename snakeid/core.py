@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def _umask() -> int:
 def import_extra(
     module:str, # Name to import, as 'onnxruntime'
     extra:str, # Extra of this library that brings it, as 'onnx'
-):
+)->ModuleType: # The module
     "Import an optional `module`, or say which `extra` to install"
     try: return importlib.import_module(module)
     except ImportError as e:
@@ -95,7 +96,7 @@ def make_figure(
     width:float, # Inches
     height:float, # Inches
     dpi:int=100, # Pixels an inch, where the figure is shown in a notebook
-): # matplotlib's `Figure`
+)->object: # matplotlib's `Figure`, without axes yet
     "An empty figure that Jupyter shows as a picture"
     from matplotlib.figure import Figure
     fig = Figure(figsize=(width, height), layout='constrained')

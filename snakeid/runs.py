@@ -51,6 +51,7 @@ class Counter:
         done:int, # Finished
         total:int, # In all
     ):
+        "Tell how far it is, every now and then"
         now = time.perf_counter()
         if self.before is None: self.before = done if now - self.start < .1 and done < total else 0
         if done < total and now - self.shown < (.1 if self.live else 5): return

@@ -92,8 +92,10 @@ def opened(browser, address, **options):
 # What is wrong with a page, seen from inside it. Links are looked up in `known`: every page and its anchors
 LOOK = """known => {
   const wrong = [], here = location.href.split('#')[0];
-  for (const img of document.images) if (img.complete && !img.naturalWidth) wrong.push('no picture: ' + img.src.slice(0, 80));
-  for (const img of document.images) if (!img.alt) wrong.push('a picture without words: ' + img.src.slice(0, 40));
+  for (const img of document.images) {
+    if (img.complete && !img.naturalWidth) wrong.push('no picture: ' + img.src.slice(0, 80));
+    if (!img.alt) wrong.push('a picture without words: ' + img.src.slice(0, 40));
+  }
   const root = document.documentElement;
   if (root.scrollWidth > root.clientWidth + 1) wrong.push(`${root.scrollWidth} pixels wide, not ${root.clientWidth}`);
   if (!document.querySelector('h1')?.textContent.trim()) wrong.push('no title');

@@ -278,7 +278,7 @@ def _fit_all(learn:Learner, recipe:Recipe, lr:float, cbs:list[Callback]) -> tupl
 # %% ../../nbs/api/31_train.fit.ipynb #dfd5acbc
 def plot_curves(
     fitted:Fitted, # From `fit_species`
-):
+)->object: # matplotlib's `Figure`
     "Learning curves: losses on the left, accuracy and macro-F1 on the right"
     h = fitted.history
     fig = make_figure(9, 3.2)
