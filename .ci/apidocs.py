@@ -17,6 +17,8 @@ from symbols import Symbol, find_modules, read_symbols
 
 # A constant longer than this shows its beginning
 LINES = 14
+# Code in a table's cell that is longer may be broken
+LONG = 20
 WIDGET = 'application/vnd.jupyter.widget-view+json'
 
 
@@ -51,11 +53,21 @@ class Names:
                 place = f"api/{name.removeprefix('snakeid.')}.html"
             if place is None or name == shown: return match[0]
             file, _, anchor = place.partition('#')
+            # Words such as `Figure` and `main` mean something else as often as not: they are known inside their package
+            plain_word = '.' not in name and '_' not in name and sum(c.isupper() for c in name) < 2
+            if plain_word and package_of(file) != package_of(page): return match[0]
             return f"[{match[0]}]({'#' + anchor if file == page else up + place})"
         # Not where the name is a link already, nor in a fence of code
         parts = re.split(r'(^```.*?^```|\[[^\]\n]*\]\([^)\n]*\))', text, flags=re.S | re.M)
         return ''.join(part if i % 2 else re.sub(r'(?<!`)`([\w.]+(?:\(\))?)`(?!`)', _link, part)
                        for i, part in enumerate(parts))
+
+
+def package_of(
+    page:str, # Path of a page, such as 'api/data.clean.html'
+)->str: # Such as 'api/data'
+    "The package whose page it is"
+    return page.removesuffix('.html').rpartition('.')[0] or page
 
 
 def plain(
@@ -72,8 +84,10 @@ def code(
 )->str: # Markdown for a table's cell
     "Code in a table: a `|` in backticks would end the cell, in some renderers even behind a backslash"
     if not text: return ''
-    if not re.search(r'[|`]', text): return f'`{text}`'
-    return '<code>' + re.sub(r'[|`*_\\\[\]$~^]', lambda m: f'&#{ord(m[0])};', escape(text)) + '</code>'
+    if len(text) <= LONG and not re.search(r'[|`]', text): return f'`{text}`'
+    text = re.sub(r'[|`*_\\\[\]$~^]', lambda m: f'&#{ord(m[0])};', escape(text))
+    # Where a long one may be broken: before a `|`, behind a comma, a bracket and a dot
+    return '<code>' + re.sub(r'(&#124;)', r'<wbr>\1', re.sub(r'(,|&#91;|\.)', r'\1<wbr>', text)) + '</code>'
 
 
 def call_line(

@@ -83,7 +83,7 @@ def make_sidebar(
             own = [m for m in house.values() if m.room == room]
             found = [(m, f'api/{m.name}.ipynb') for m in own if (folder/f'api/{m.name}.ipynb').exists()]
             entries = [entry(path, m.short) for m, path in found]
-            if len(own) == 1: api += entries
+            if own[0].name == room: api += entries        # a module that is no package
             else: api.append(dict(section=room, contents=entries))
     # The way in comes first
     tutorials = sorted(folder.glob('tutorials/*.ipynb'), key=lambda p: (p.stem != 'first_model', p.stem))

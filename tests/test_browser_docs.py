@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -89,47 +90,48 @@ def opened(browser, address, **options):
     finally: context.close()
 
 
-# What is wrong with a page, seen from inside it. Links are looked up in `known`: every page and its anchors
-LOOK = """known => {
-  const wrong = [], here = location.href.split('#')[0];
+# What is wrong with a page, seen from inside it, and where it leads on this site
+LOOK = """() => {
+  const wrong = [], links = new Set();
   for (const img of document.images) {
     if (img.complete && !img.naturalWidth) wrong.push('no picture: ' + img.src.slice(0, 80));
     if (!img.alt) wrong.push('a picture without words: ' + img.src.slice(0, 40));
   }
-  const root = document.documentElement;
-  if (root.scrollWidth > root.clientWidth + 1) wrong.push(`${root.scrollWidth} pixels wide, not ${root.clientWidth}`);
   if (!document.querySelector('h1')?.textContent.trim()) wrong.push('no title');
   for (const a of document.querySelectorAll('a[href]')) {
-    const url = new URL(a.href.baseVal ?? a.href, here);
-    if (url.origin !== location.origin) continue;
-    const path = url.pathname.replace(/^\\//, '').replace(/(^|\\/)$/, '$1index.html');
-    if (!(path in known)) wrong.push('leads nowhere: ' + path);
-    else if (url.hash && !known[path].includes(decodeURIComponent(url.hash.slice(1))))
-      wrong.push('no such place: ' + path + url.hash);
+    const url = new URL(a.href.baseVal ?? a.href, location.href);
+    if (url.origin === location.origin) links.add(url.pathname.slice(1) + url.hash);
   }
-  return wrong;
+  return [wrong, [...links]];
 }"""
+WIDTH = """() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"""
+DARK = "dark => document.documentElement.classList.contains('quarto-dark') === dark"
 
 
-@pytest.fixture(scope='module')
-def known(site, pages):
-    "Every page with the names of its places, and every other file without"
-    ids = {page: re.findall(r'\s(?:id|name)="([^"]+)"', (site/page).read_text(encoding='utf-8')) for page in pages}
-    return {p.relative_to(site).as_posix(): [] for p in site.rglob('*') if p.is_file()} | ids
-
-
-@pytest.mark.parametrize('width, scheme', [(1280, 'light'), (390, 'dark')])
-def test_every_page(browser, address, pages, known, width, scheme):
-    "No broken link, picture or script, nothing from elsewhere, nothing wider than the screen"
+def test_every_page(browser, address, site, pages):
+    "No broken link, picture or script, nothing from elsewhere, nothing wider than a large screen or a small one"
+    places = {page: set(re.findall(r'\s(?:id|name)="([^"]+)"', (site/page).read_text(encoding='utf-8')))
+              for page in pages}
     found = []
-    with opened(browser, address, viewport=dict(width=width, height=900), color_scheme=scheme) as (page, wrong):
+    with opened(browser, address) as (page, wrong):
         for name in pages:
             wrong.clear()
+            page.emulate_media(color_scheme='light')
+            page.set_viewport_size(dict(width=1280, height=900))
             page.goto(address + name, wait_until='load')
-            # The theme of the screen's own colours, once the script that reads them has run
-            page.wait_for_function("dark => document.documentElement.classList.contains('quarto-dark') === dark",
-                                   arg=scheme == 'dark')
-            found += [f"{name}: {what}" for what in dict.fromkeys([*wrong, *page.evaluate(LOOK, known)])]
+            seen, links = page.evaluate(LOOK)
+            for link in links:
+                path, _, anchor = link.partition('#')
+                path = unquote(path) + ('index.html' if path.endswith('/') or not path else '')
+                if path not in places and not (site/path).is_file(): seen.append(f"leads nowhere: {link}")
+                elif anchor and unquote(anchor) not in places.get(path, ()): seen.append(f"no such place: {link}")
+            for width, scheme in ((1280, 'light'), (390, 'dark')):
+                page.emulate_media(color_scheme=scheme)
+                page.set_viewport_size(dict(width=width, height=900))
+                page.wait_for_function(DARK, arg=scheme == 'dark')
+                wide, screen = page.evaluate(WIDTH)
+                if wide > screen + 1: seen.append(f"{wide} pixels wide, where the screen has {screen}")
+            found += [f"{name}: {what}" for what in dict.fromkeys([*wrong, *seen])]
     assert len(pages) > 90 and not found, '\n'.join(found)
 
 
@@ -182,8 +184,7 @@ def test_search_finds_predict(browser, address, width, scheme):
 def test_tables_and_diagrams_can_be_read(browser, address, scheme):
     with opened(browser, address, viewport=dict(width=1280, height=900), color_scheme=scheme) as (page, _):
         page.goto(address + 'api/data.balance.html', wait_until='load')
-        page.wait_for_function("dark => document.documentElement.classList.contains('quarto-dark') === dark",
-                               arg=scheme == 'dark')
+        page.wait_for_function(DARK, arg=scheme == 'dark')
         head = page.locator('.docments thead').first
         assert head.inner_text().split() == ['argument', 'type', 'default', 'details']
         for part in ('main p', '.docments td', '.docments td code', 'table.dataframe td', 'main pre code', '#TOC a'):

@@ -73,11 +73,14 @@ def test_tables_show_what_was_read(names, tool):
     text = apidocs.describe(names['count'], 'snakeid/m.py', known)
     assert '### count {#count .symbol}' in text and 'https://example.org/blob/main/snakeid/m.py#L4' in text
     assert 'count(what, *, least=1, most=9, **options)' in text
-    assert '| `what` | <code>str&#124;None</code> |  | Which ones |' in text
+    assert '| `what` | <code>str<wbr>&#124;None</code> |  | Which ones |' in text
     assert '| *returns* | `int` |  | How many |' in text
     assert apidocs.plain('a_b *c* `d_e` <f>') == r'a\_b \*c\* `d_e` &lt;f&gt;'
     assert known.link('`make_rng` and `nothing`', 'api/data.clean.html') \
         == '[`make_rng`](../api/core.html#make_rng) and `nothing`'
+    # A word that other libraries use too is ours only inside its package
+    assert known.link('`Figure`', 'api/report.collection.html') == '`Figure`'
+    assert known.link('`Figure`', 'api/samples.pose.html') == '[`Figure`](../api/samples.figure.html#figure)'
     assert known.link('[`make_rng`](x) `make_rng()`', 'api/core.html') == '[`make_rng`](x) [`make_rng()`](#make_rng)'
 
 

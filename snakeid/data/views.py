@@ -74,9 +74,7 @@ class FrequencyViews(ItemTransform):
         self.whole = Resize(size, ResizeMethod.Squish, resamples=(Image.Resampling.BICUBIC,)*2)
         self.flip = FlipItem(.5)
 
-    def encodes(self,
-        item:tuple, # A `Photo`, and its species: one number, or one of 0 and 1 for each
-    )->tuple: # The same
+    def encodes(self, item):
         "A photo and its species, the photo as a square"
         if self.chance is None:
             raise SnakeidError("FrequencyViews does not know the species' counts: "
@@ -104,10 +102,8 @@ class GreyView(Transform):
         if not 0 <= chance <= 1: raise SnakeidError(f"the share of grey photos must lie from 0 to 1, found {chance}: give another")
         store_attr()
 
-    def encodes(self,
-        photo:Image.Image, # In colours
-    )->Image.Image: # Grey, or as it came
-        "Take the colours out of some photos"
+    def encodes(self, photo:Image.Image):
+        "A photo, perhaps in grey"
         return type(photo)(photo.convert('L').convert('RGB')) if random.random() < self.chance else photo
 
 def make_views(
