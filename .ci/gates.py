@@ -20,11 +20,13 @@ from pathlib import Path
 
 from layers import check_layers
 from notebooks import ROOT, check_notebooks
+from public import check_public
 
 # Written by hand, if at all: everything else in the library comes from a notebook
 HAND_WRITTEN = ('__init__.py', '__main__.py')
 # Tests that take long begin first
-LONG = ('test_train.py', 'test_stream.py', 'test_backends.py', 'test_road.py', 'test_cli.py')
+LONG = ('test_train.py', 'test_stream.py', 'test_backends.py', 'test_road.py', 'test_cli.py', 'test_readme_blocks.py',
+        'test_browser_docs.py')
 # What brings a file back into line, by its suffix
 MENDS = {'.ipynb': 'run nbdev_clean', '.yml': 'it follows settings.ini: run make docs'}
 
@@ -101,6 +103,13 @@ def check_floors()->Result:
 def check_files()->Result:
     "Notebooks are fit to be read"
     return judge(*check_notebooks(ROOT))
+
+
+def check_explained()->Result:
+    "Every public name has its page, docments and an example"
+    problems, counts = check_public(ROOT)
+    print(f"  {counts}")
+    return judge(problems)
 
 
 def check_readme()->Result:
@@ -187,6 +196,7 @@ STEPS:dict[str, tuple[str, Callable[[], Result]]] = {
     'ruff': ("ruff", check_ruff),
     'floors': ("imports only point down", check_floors),
     'files': ("notebooks as files", check_files),
+    'public': ("every public name is explained", check_explained),
     'readme': ("README.md agrees with nbs/index.ipynb", check_readme),
     'notebooks': ("every notebook runs", test_notebooks),
     'tests': ("tests of the package", test_package),

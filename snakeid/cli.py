@@ -17,7 +17,7 @@ def _rate(text:str) -> float|str:
     try: return text if text == 'find' else float(text)
     except ValueError as e: raise argparse.ArgumentTypeError(f"give a number or 'find', found {text!r}") from e
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser: # With a parser for each command
     "The commands of `snakeid` and their options"
     parser = argparse.ArgumentParser(prog='snakeid',
                                      description='Train a species classifier from photos, judge it and use it.')

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 import numpy as np
@@ -88,7 +89,7 @@ def _umask() -> int:
 def import_extra(
     module:str, # Name to import, as 'onnxruntime'
     extra:str, # Extra of this library that brings it, as 'onnx'
-):
+)->ModuleType: # The module
     "Import an optional `module`, or say which `extra` to install"
     try: return importlib.import_module(module)
     except ImportError as e:
@@ -99,7 +100,7 @@ def make_figure(
     width:float, # Inches
     height:float, # Inches
     dpi:int=100, # Pixels an inch, where the figure is shown in a notebook
-): # matplotlib's `Figure`
+)->object: # matplotlib's `Figure`, without axes yet
     "An empty figure that Jupyter shows as a picture"
     from matplotlib.figure import Figure
     fig = Figure(figsize=(width, height), layout='constrained')

@@ -118,7 +118,7 @@ def plot_reliability(
     bins:int=15, # How many at most
     *,
     equal:str='width', # 'width', or 'mass' for about as many photos in each
-): # matplotlib's `Figure`
+)->object: # matplotlib's `Figure`
     "Accuracy against confidence, with 95% intervals; photos by bin below"
     table = list_bins(confidence, right, bins, equal=equal)
     gap = np.average(np.abs(table.accuracy - table.confidence), weights=table.photos)
@@ -180,7 +180,7 @@ def score_aurc(
 def plot_risk_coverage(
     confidence:np.ndarray|Mapping[str,np.ndarray], # As for `list_risk_coverage`, or several by name
     right:np.ndarray, # Was the photo named rightly? Bool [n]
-): # matplotlib's `Figure`
+)->object: # matplotlib's `Figure`
     "Risk against coverage; grey: errors drawn at random, and all errors last"
     curves = confidence if isinstance(confidence, Mapping) else {'confidence': confidence}
     fig = make_figure(5, 3.6)

@@ -1,5 +1,4 @@
 "The figures that the README shows are those that the benchmark wrote"
-import ast
 import re
 from pathlib import Path
 
@@ -77,34 +76,6 @@ def test_the_table_of_uneven_species_shows_what_was_measured():
         assert cells == wanted, name
 
 
-def find_programs():
-    "The Python programs of the README"
-    return re.findall(r'```python\n(from snakeid.all.*?)```', (ROOT/'README.md').read_text(encoding='utf-8'), re.S)
-
-
-def test_the_program_for_a_collection_runs(tmp_path, monkeypatch):
-    from snakeid.samples.collection import draw_collection
-    draw_collection(tmp_path, n=80, seed=2, size=96, species=4, broken=.05, duplicates=.1, workers=0)
-    monkeypatch.chdir(tmp_path)
-    names, before = {}, set(tmp_path.iterdir())
-    exec(find_programs()[1], names)
-    # what it leaves behind lies where git does not look
-    assert set(tmp_path.iterdir()) - before == {tmp_path/'runs'}
-    assert '/runs/' in (ROOT/'.gitignore').read_text().splitlines()
-    photos = names['photos']
-    assert len(photos) == 80 and photos.duplicate_group.notna().any()
-    assert (photos[photos.flag == ''].groupby('duplicate_group').split.nunique() == 1).all()
-    assert (tmp_path/'runs'/'look_at_these.csv').exists() and len(names['dls'].train_ds)
-
-
-def test_the_program_uses_names_that_are_there():
-    code = find_programs()[0]
-    lines, names = code.strip().splitlines(), {}
-    exec(lines[0], names)
-    called = {n.func.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    assert called - {'print'} <= set(names) and len(lines) == 10
-
-
 def test_the_commands_write_below_runs():
     "So that a checkout stays clean, whatever of the README is tried in it"
     text = (ROOT/'README.md').read_text(encoding='utf-8')
@@ -124,22 +95,3 @@ def test_the_table_of_speeds_shows_what_was_measured():
         wanted = [ratio('four views, torch; tta'), max(ratio(f'four views, {n}; tta') for n in ('onnx', 'openvino')),
                   *[ratio(f'four views, {n}; tta') for n in ('bf16', 'int8')], ratio('one view, openvino; get_preds')]
         assert cells == ' | '.join(f'{r:.1f}×' for r in wanted), (name, px)
-
-
-def test_the_camera_program_runs(tmp_path, monkeypatch):
-    "On drawn camera traps, with a small network and one short epoch in place of the default"
-    from snakeid.samples.detections import draw_detections
-    from snakeid.samples.traps import draw_traps
-    season = draw_traps(tmp_path, n=320, seed=4, size=48, cameras=12, species=4, tail=3)
-    draw_detections(season, tmp_path/'detections.json')
-    code = next(p for p in find_programs() if 'predict_cascade' in p)
-    for whole, short in (("make_learner(make_dataloaders(second, unseen='leave out'))",
-                          "make_learner(make_dataloaders(second, size=32, unseen='leave out'), 'small_cnn', 'none')"),
-                         ('fit_species(learn)', 'fit_species(learn, Recipe(epochs=1, warm_head=False))')):
-        assert whole in code
-        code = code.replace(whole, short)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    with pytest.warns(UserWarning): exec(code, names)    # few animals, and species without validation photos
-    assert names['account_errors'](names['table'], names['test'].species).photos.sum() == len(names['test'])
-    assert not set(names['test'].location) & set(names['photos'].location[names['photos'].split == 'train'])

@@ -16,7 +16,8 @@ from ..core import SnakeidError, some_of
 from .manifest import check_manifest
 
 # %% ../../nbs/api/13_data.boxes.ipynb #fe9409a6
-SIDES_OF_BOX = ['x', 'y', 'width', 'height']
+SIDES_OF_BOX = ['x', 'y', 'width', 'height'] # Columns of a table of boxes, as shares of the photo's sides
+# Flag of a box whose shares are not known
 IN_PIXELS = 'box in pixels: the photo needs a width and height'
 ROUNDING = .001 # Share of a side by which a box may leave the frame without a note
 
@@ -115,8 +116,8 @@ def list_boxes(
     return flag_boxes(boxes.join(numbers), sizes=measure_photos(manifest)[rows], pixels=in_pixels | big)
 
 # %% ../../nbs/api/13_data.boxes.ipynb #8469ed7b
-PICKS = ('union', 'best', 'largest')
-NO_ANIMAL = ('empty', 'human', 'Homo sapiens', 'person', 'vehicle')
+PICKS = ('union', 'best', 'largest') # What a window is made of
+NO_ANIMAL = ('empty', 'human', 'Homo sapiens', 'person', 'vehicle') # Species whose boxes are no animal's
 
 def _fit(low:np.ndarray, high:np.ndarray, size:np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Both ends of windows of a `size` around others, moved into the frame, rounded outwards to four digits"

@@ -138,7 +138,7 @@ def read_camtrap(
 
 # %% ../../nbs/api/13_data.camtrap.ipynb #756983c8
 SAMPLING = ('simpleRandom', 'systematicRandom', 'clusteredRandom', 'experimental', 'targeted', 'opportunistic')
-CAPTURE = ('activityDetection', 'timeLapse')
+CAPTURE = ('activityDetection', 'timeLapse') # What may trigger a camera, in the words of Camtrap DP
 _SCHEMA = 'https://raw.githubusercontent.com/tdwg/camtrap-dp/1.0.2/'
 
 def _describe(title:str, contributors:Sequence, project:dict, tables:Mapping, created:str|None) -> dict:

@@ -41,6 +41,7 @@ def tell_memory(
     else: return spare.close()
     raise SnakeidError(f"{file} does not fit into the memory that is left: {mend}, or use a machine with more")
 
+# How to read less, for `tell_memory`
 LESS = 'read only the columns that you need, by read_table(..., others=False)'
 
 def find_odd_byte(

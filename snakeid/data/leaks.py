@@ -26,7 +26,7 @@ def _placed(manifest:pd.DataFrame, side:str) -> pd.DataFrame:
     manifest = check_manifest(manifest, side)
     return manifest[(manifest.flag == '') & manifest[side].notna() & (manifest[side] != '')]
 
-TIES = ('duplicate_group', 'sequence', 'location', 'observation')
+TIES = ('duplicate_group', 'sequence', 'location', 'observation') # Columns whose values should stay on one side
 
 def audit_leaks(
     manifest:pd.DataFrame, # One row a photo, with `split`

@@ -9,6 +9,7 @@ __all__ = ['PhotoItems', 'PhotoDL', 'PhotoDatasets', 'PhotoBlock', 'make_block',
 import copy
 import random
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ class PhotoItems:
     def __array__(self, dtype=None, copy=None):
         return self.rows  # fastai's `L` leaves what looks like an array as it is
     @property
-    def iloc(self):
+    def iloc(self) -> 'PhotoItems': # Itself
         "This table: pandas' way to rows is its own"
         return self
     def __getitem__(self, i):
@@ -111,12 +112,12 @@ class PhotoDL(WeightedDL):
         super().randomize()
         self.epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
 
-    def get_idxs(self):
+    def get_idxs(self) -> list[int]: # [n]
         "Rows of this epoch, in order"
         if not self.shuffle or not self.n: return super().get_idxs()
         return draw_rows(self.wgts, make_rng(self.seed, f'draws of epoch {self.epoch}')).tolist()
 
-    def sample(self):
+    def sample(self) -> Iterator[int]: # Rows
         "Rows for this process, with `place` set to where each stands in the epoch"
         for place, row in enumerate(self._DataLoader__idxs):   # where fastai keeps what `get_idxs` returned
             if place//(self.bs or 1) % self.num_workers != self.offs: continue

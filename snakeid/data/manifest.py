@@ -187,7 +187,7 @@ def join_texts(
     return pd.concat([alone, joined.astype('str')])
 
 VAGUE = ('empty', 'human', 'Homo sapiens', 'vehicle', 'animal') # Labels that give way to the name of an animal
-POLICIES = ('rarest', 'largest', 'first')
+POLICIES = ('rarest', 'largest', 'first') # Ways to name a photo with several species
 
 def pick_species(
     annotations:pd.DataFrame, # One row an animal: `photo` (any key), `species`, `area` (any unit, NaN) for 'largest'

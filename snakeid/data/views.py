@@ -103,6 +103,7 @@ class GreyView(Transform):
         store_attr()
 
     def encodes(self, photo:Image.Image):
+        "A photo, perhaps in grey"
         return type(photo)(photo.convert('L').convert('RGB')) if random.random() < self.chance else photo
 
 def make_views(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 # %% ../../nbs/api/21_models.card.ipynb #88580b52
 def _as_rows(head:tuple[str,...], rows:list[tuple]) -> list[str]:
     "A Markdown table, with text that may hold a bar"
-    def line(cells) -> str:
+    def line(cells:tuple) -> str:
         "One row"
         return '| ' + ' | '.join(str(c).replace('|', '\\|').replace('\n', ' ') for c in cells) + ' |'
     return [line(head), '|' + '---|'*len(head), *map(line, rows), '']

@@ -19,7 +19,7 @@ class SmallCNN(nn.Sequential):
         dropout:float=.25, # Share of values silenced in training; the convolutions' layers get half of it
     ):
         first, second = channels
-        def stage(inside, out):
+        def stage(inside:int, out:int) -> list[nn.Module]:
             "A convolution that halves the sides"
             return [nn.Conv2d(inside, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2),
                     nn.Dropout2d(dropout/2)]

@@ -6,7 +6,7 @@
 __all__ = ['find_levels', 'LevelBody']
 
 # %% ../../nbs/api/20_models.levels.ipynb #e59366ee
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ from ..core import SnakeidError
 def _listen(net:nn.Module, names:list[str]) -> Iterator[dict[str, Tensor]]:
     "What modules put out while the network runs, by name; hooks are taken off again, so that copies of the network have none"
     seen = {}
-    def hear(name:str):
+    def hear(name:str) -> Callable:
         "A hook that keeps an output"
         def hook(module:nn.Module, args:tuple, out:object):
             "Keep it, as the last of the outputs"

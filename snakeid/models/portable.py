@@ -233,7 +233,7 @@ def quantize_onnx(
     class Batches(q.CalibrationDataReader):
         "Batches of the pixels, as ONNX Runtime asks for them"
         def __init__(self): self.batches = iter([dict(pixels=pixels[i:i+bs]) for i in range(0, len(pixels), bs)])
-        def get_next(self):
+        def get_next(self) -> dict|None:
             "The next batch, or None"
             return next(self.batches, None)
     with tempfile.TemporaryDirectory() as tmp, _silence():

@@ -183,7 +183,7 @@ def plot_vote(
     bundle:Bundle, # The classifier
     path:str|os.PathLike, # One photo
     views:str|tuple[View,...]='four', # Who votes
-):
+)->object: # matplotlib's `Figure`
     "The views of one photo, each with its vote; orange for those that were outvoted"
     photo, views = open_photo(path, least=2*bundle.size), find_views(views)
     pixels = np.stack([make_view(photo, v, bundle.size) for v in views])[:, None]

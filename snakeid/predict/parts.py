@@ -153,7 +153,7 @@ class PartStore:
         self.about, self.photos, self.part, self.known = self.folder/'run.json', photos, part, {}
         self.n = max(1, -(-photos//part))
 
-    def kept(self) -> int:
+    def kept(self) -> int: # 0 or more
         "Photos in finished parts"
         if not self.folder.is_dir(): return 0
         return sum(min(self.part, self.photos-i*self.part) for i in self.find_done())
@@ -184,11 +184,11 @@ class PartStore:
         finally:
             if lock: lock.release()
 
-    def is_gone(self) -> bool:
+    def is_gone(self) -> bool: # Only the table is left
         "Has another process finished the run?"
         return not self.about.exists() and self.out.exists()
 
-    def read_about(self) -> dict|None:
+    def read_about(self) -> dict|None: # Its settings; empty where they cannot be read
         "The run that lies here, if one does"
         try: return json.loads(self.about.read_text(encoding='utf-8'))
         except FileNotFoundError: return None
@@ -228,14 +228,14 @@ class PartStore:
                     if found is None: self.remove()      # a folder that could not be begun leaves nothing behind
                     raise
 
-    def is_busy(self) -> bool:
+    def is_busy(self) -> bool: # Is a lock held?
         "Does a process work on a part?"
         for lock in self.folder.glob('part-*.lock'):
             with self.claim(lock.stem) as mine:
                 if not mine: return True
         return False
 
-    def find_done(self) -> dict[int, Path]:
+    def find_done(self) -> dict[int, Path]: # Their files
         "The finished parts by number"
         done = {}
         for name in sorted(os.listdir(self.folder)):
@@ -268,7 +268,7 @@ class PartStore:
             with _write_durable(self.folder/name) as file: file.write(data)
         self.known[name] = True
 
-    def join(self) -> bool:
+    def join(self) -> bool: # Is the table there?
         "Make the table of all parts; False when one of them turns out to be damaged"
         with self.explain():
             parts = [p for _, p in sorted(self.find_done().items())]

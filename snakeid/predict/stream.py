@@ -104,7 +104,7 @@ def _encode(table:pa.Table, suffix:str) -> bytes:
         file = io.BytesIO()
         pq.write_table(table, file)
         return file.getvalue()
-    def write(rows:pd.DataFrame, texts:list[str], **kwargs) -> str:
+    def write(rows:pd.DataFrame, texts:list[str], **kwargs:object) -> str:
         "Text of some rows, with quotes around all texts where one holds a \\r, which Python's csv would leave bare"
         quoting = csv.QUOTE_NONNUMERIC if any('\r' in t for t in texts) else csv.QUOTE_MINIMAL
         return rows.to_csv(index=False, lineterminator='\n', quoting=quoting, **kwargs)

@@ -42,7 +42,8 @@ class View:
                                "left below right and top below bottom")
         object.__setattr__(self, 'box', box)
 
-WHOLE = View('whole')
+WHOLE = View('whole') # All of a photo
+# Who votes by default
 FOUR_VIEWS = (WHOLE, View('mirrored', mirror=True), View('upper left', (0., 0., .85, .85)),
               View('lower right, mirrored', (.15, .15, 1., 1.), mirror=True))
 
@@ -71,7 +72,7 @@ def _make_sets() -> dict[str, tuple[View,...]]:
     scales = tuple(View(f'middle {share:.0%}', ((1-share)/2,)*2 + ((1+share)/2,)*2) for share in (.9, .8, .7))
     return dict(one=(WHOLE,), flips=FOUR_VIEWS[:2], four=FOUR_VIEWS, five=five, ten=ten, scales=(WHOLE, *scales))
 
-VIEW_SETS = _make_sets()
+VIEW_SETS = _make_sets() # Sets of views by name, for `views=` and `--views`
 
 def draw_views(
     n:int, # How many

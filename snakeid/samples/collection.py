@@ -107,6 +107,7 @@ def count_photos(
 
 # %% ../../nbs/api/28_samples.collection.ipynb #903c602c
 DRAWING = 1 # Version of the drawings: raise it when the same request would give other pictures
+# What may be wrong with a photo that `draw_collection` is asked to spoil, as in its column `truth_defect`
 DEFECTS = ('truncated', 'empty file', 'not a picture', 'zeros', 'near-duplicate', 'no snake', 'mislabelled')
 _LANDS = (('United States of America','North America'), ('Mexico','North America'), ('Brazil','South America'),
     ('Colombia','South America'), ('South Africa','Africa'), ('Kenya','Africa'), ('India','Asia'), ('Thailand','Asia'),

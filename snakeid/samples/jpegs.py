@@ -162,6 +162,7 @@ def _text(text:str) -> Callable:
     "A `make` of a text file named .jpg"
     return lambda photo, rng: ('.jpg', text.encode())
 
+# What is saved under the name of a photo and is none
 NO_PICTURES = (
     Damage('empty file', _text('')),
     Damage('one letter', _text('x')),

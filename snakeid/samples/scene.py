@@ -202,7 +202,7 @@ class Ground(NamedTuple):
 
 _GROUNDS = MappingProxyType(dict(leaves=_draw_leaves, sand=_draw_sand, grass=_draw_grass, road=_draw_road,
     water=_draw_water))
-BACKGROUNDS = (*_GROUNDS, 'hand')
+BACKGROUNDS = (*_GROUNDS, 'hand') # What a snake may lie on
 
 def draw_ground(
     background:str, # One of `BACKGROUNDS`

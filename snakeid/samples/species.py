@@ -24,12 +24,14 @@ class Head(NamedTuple):
     at:tuple # Places along the head, 0 neck to 1 snout
     widths:tuple # Relative width at each of these places
 
+# Heads by shape
 HEADS = MappingProxyType(dict(
     slender=Head(.062, 1.25, .62, (0,.15,.45,.75,.93,.98,1), (.72,.80,1.0,.80,.52,.32,0)),
     triangular=Head(.078, 1.45, .62, (0,.08,.18,.30,.42,.62,.80,.92,.98,1), (.58,.72,.98,1.10,1.08,.88,.70,.54,.32,0)),
     hood=Head(.130, 1.25, .90, (0,.10,.25,.40,.52,.62,.70,.86,.97,1), (.80,1.2,1.72,1.9,1.68,1.22,.88,.78,.42,0)),
     blunt=Head(.050, 1.08, .66, (0,.30,.60,.85,.96,1), (.92,.92,.90,.80,.52,0)),
 ))
+# What a skin may bear
 PATTERNS = ('plain', 'collar', 'bands', 'rings', 'blotches', 'saddles', 'diamonds', 'stripes', 'chequers')
 
 # %% ../../nbs/api/25_samples.species.ipynb #cbb69b9f

@@ -150,13 +150,18 @@ def make_tensorboard(
 
     class StageBoard(TensorBoardCallback):
         "One run a stage, opened when the first batch is known, since a run that goes on does not begin at 0"
-        def _setup_writer(self): self.writer = None
+        def _setup_writer(self):
+            "Not yet"
+            self.writer = None
         def before_train(self):
+            "Open the run of the stage"
             stage = getattr(self, 'seed_epochs', SeedEpochs()).stage
             if self.run and self.writer is None:
                 self.writer = SummaryWriter(str(Path(folder)/stage), purge_step=self.train_iter)
         def after_batch(self):
+            "Write what training says"
             if self.training: super().after_batch()
         def after_fit(self):
+            "Close the run"
             if self.run and self.writer is not None: self.writer.close()
     return StageBoard(folder, trace_model=False, log_preds=False)

@@ -78,7 +78,7 @@ def make_learner(
     if stats is not None: spec = replace(spec, mean=tuple(map(float, stats[0])), std=tuple(map(float, stats[1])))
     head = make_head(spec.features, len(dls.vocab), recipe.dropout, hidden=tuple(recipe.hidden),
                      batchnorm=recipe.batchnorm)
-    def builder(**kwargs):
+    def builder(**kwargs:object) -> nn.Module:
         "What vision_learner cuts before its last pooling layer; its `cut` argument does not reach the function that cuts"
         return nn.Sequential(body, nn.AdaptiveAvgPool2d(1))
     if not any(isinstance(t, Normalize) for t in dls.after_batch.fs):
@@ -278,7 +278,7 @@ def _fit_all(learn:Learner, recipe:Recipe, lr:float, cbs:list[Callback]) -> tupl
 # %% ../../nbs/api/31_train.fit.ipynb #dfd5acbc
 def plot_curves(
     fitted:Fitted, # From `fit_species`
-):
+)->object: # matplotlib's `Figure`
     "Learning curves: losses on the left, accuracy and macro-F1 on the right"
     h = fitted.history
     fig = make_figure(9, 3.2)

@@ -34,7 +34,7 @@ def fit_linear(
     for p in layer.parameters(): nn.init.zeros_(p)
     opt = torch.optim.LBFGS(layer.parameters(), max_iter=steps, line_search_fn='strong_wolfe')
     loss.reduction = 'none'
-    def closure():
+    def closure() -> Tensor:
         "Loss and gradients at the present weights"
         opt.zero_grad()
         each = loss(layer(z), y)

@@ -44,7 +44,10 @@ class SpeciesLoss(nn.Module):
         "The loss of each photo"
         return F.cross_entropy(scores, target, reduction='none', label_smoothing=self.label_smoothing)
 
-    def forward(self, scores, target):
+    def forward(self,
+        scores:Tensor, # Float [n,species], before softmax
+        target:Tensor, # Index of each photo's species, int64 [n]
+    )->Tensor: # One number; [n] where `reduction` is 'none'
         "The mean over the photos; their sum or all of them, where `reduction` is 'sum' or 'none'"
         if self.counts.device != scores.device: self.to(scores.device)
         each = self.each(scores.as_subclass(Tensor).float(), target.as_subclass(Tensor))

@@ -103,12 +103,12 @@ class Recipe:
         if self.frozen_epochs + self.epochs < 1: raise SnakeidError("a recipe needs one epoch or more: give epochs")
 
     @property
-    def weighing(self) -> dict:
+    def weighing(self) -> dict: # Names and values of arguments
         "What it says of draws, for `weigh_photos(manifest, **recipe.weighing)`"
         return {name: getattr(self, name) for name in ('beta', 'overlap', 'most')}
 
     @property
-    def loading(self) -> dict:
+    def loading(self) -> dict: # Names and values of arguments
         "What it says of photos, for `make_dataloaders(manifest, **recipe.loading)`"
         return {name: getattr(self, name) for name in ('size', 'train_size', 'bs', 'min_scale', 'light', 'vary', 'grey')}
 
@@ -119,6 +119,7 @@ _PAPER = dict(warm_head=False, levels=0, frozen_epochs=0, lr=1e-3, schedule='ste
 _KERAS = dict(loss='cross_entropy', warm_head=False, levels=0, frozen_epochs=0, epochs=30, lr=1e-3, schedule='flat',
               body_ratio=1., early_ratio=1., wd=0., label_smoothing=0.,
               dropout=.3, keep_statistics=False, beta=0., plateau=2, patience=4)
+# Recipes by name, for `--recipe`
 RECIPES = dict(
     modern=Recipe(),
     snake2019=Recipe(**_PAPER, epochs=20, bs=128),

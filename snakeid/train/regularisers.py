@@ -43,7 +43,7 @@ class AverageWeights(Callback):
         self.learn.model.load_state_dict(self.average.module.state_dict())
     def after_fit(self): self.average, self.own = None, None
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict: # `own`, `average` and `n`
         "What a broken run needs to go on: the weights themselves and the steps so far; the model holds their average"
         return dict(own=self.own, average=self.average.module.state_dict(), n=self.average.n_averaged)
 
