@@ -6,21 +6,25 @@
 __all__ = ['Run', 'write_run', 'read_run', 'write_report']
 
 # %% ../../nbs/api/56_report.page.ipynb #63907c2c
-import base64
-import io
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment
+from markupsafe import Markup
 
 from ..core import SnakeidError, write_whole
 from ..data.balance import count_species
 from ..data.manifest import summarize_manifest
 from ..data.photo import shrink_photo
+from ..models.card import make_card
+from ..predict.abstain import UNKNOWN
+from .collection import plot_counts
+from .parts import embed_bytes, embed_figure, fill_page, fill_part, show_markdown, show_table
+from .plots import plot_confusion, plot_recall
 from .summary import Summary, join_truth, summarize_predictions
+from ..scores import plot_reliability, plot_risk_coverage, score_aurc, score_ece
 from ..train.fit import Fitted, plot_curves
 
 # %% ../../nbs/api/56_report.page.ipynb #d24d9b7e
@@ -77,96 +81,146 @@ def read_run(
     return Run(folder, manifest, fitted, predictions, info)
 
 # %% ../../nbs/api/56_report.page.ipynb #281a09da
-_TEMPLATE = '''<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem } .figures div { background: var(--soft); border-radius: 8px; padding: .6rem 1rem }
-.figures b { display: block; font-size: 1.5rem } .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
-th:first-child, td:first-child, .text { text-align: left } .curves { background: #fff; border-radius: 8px; max-width: 100% }
-.wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 1rem } figure { margin: 0 } figure img { width: 100%; border-radius: 6px }
-figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere } .wrong { color: #d55e00 }
-</style></head><body>
-<h1>{{ title }}</h1>
-<p>{{ lead }}</p>
-<div class="figures">{% for name, value in figures %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
-<h2>Learning curves</h2>
-<img class="curves" alt="Losses and scores over the epochs" src="data:image/png;base64,{{ curves }}">
-<p>Highest learning rate of the head {{ '%.2g'|format(lr) }}. The weights of epoch {{ kept }} were kept: their macro-F1 on the validation photos was the highest after unfreezing.</p>
-{% for heading, text, table in tables %}
-<h2>{{ heading }}</h2><p>{{ text }}</p>
-<div class="scroll"><table><tr>{% for c in table.columns %}<th>{{ c }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr>{% for v in row %}<td{% if v is string and not loop.first %} class="text"{% endif %}>{{ '%.2f'|format(v) if v is float else v }}</td>{% endfor %}</tr>
-{% endfor %}</table></div>
-{% endfor %}
-<h2>Mistakes</h2>
-<p>{{ mistakes|length }} of {{ n_wrong }} wrongly named test photos, the most confident first.</p>
-<div class="wall">{% for m in mistakes %}<figure>{% if m.picture %}<img loading="lazy" alt="{{ m.truth }}" src="data:image/jpeg;base64,{{ m.picture }}">{% endif %}
-<figcaption>{{ m.photo_id }}<br>is <b>{{ m.truth }}</b><br><span class="wrong">named <b>{{ m.named }}</b></span> {{ m.how }}</figcaption></figure>{% endfor %}</div>
-<h2>Settings</h2>
-<div class="scroll"><table>{% for k, v in settings %}<tr><td>{{ k }}</td><td class="text">{{ v }}</td></tr>{% endfor %}</table></div>
-<p>This is a statistical classifier. It is no medical device: after a snakebite seek medical help, whatever the report or the model says.</p>
-</body></html>
-'''
+def _say(text:str, *values:object) -> Markup:
+    "A paragraph; values are escaped"
+    return Markup(f'<p>{text}</p>').format(*values)
 
-def _encode(data:bytes) -> str:
-    "Bytes as base64 text"
-    return base64.b64encode(data).decode()
+def _show_mistakes(judged:pd.DataFrame, most:int) -> Markup:
+    "The most confident mistakes"
+    wrong = judged[judged.truth != judged.species]
+    if not len(wrong): return _say('No test photo was named wrongly.')
+    if 'confidence' in wrong: wrong = wrong.sort_values('confidence', ascending=False, kind='stable')
+    photos = []
+    for r in wrong.head(most).to_dict('records'):
+        named, sure, votes = r['species'], r.get('confidence'), r.get('vote_share')
+        how = [f'at {sure:.0%}'] if pd.notna(sure) else []
+        how += [f'{votes:.0%} of the views'] if pd.notna(votes) else []
+        said = 'not named' if pd.isna(named) else 'left' if named == UNKNOWN else 'named'
+        photos.append(dict(photo_id=r['photo_id'], truth=r['truth'], said=said, named='' if pd.isna(named) else named,
+                           how=r['flag'] or ', '.join(how), picture=embed_bytes(shrink_photo(r['path'], 200))))
+    return _say('{} of {} test photos that were not named rightly, the most confident first.', len(photos), len(wrong)) \
+        + fill_part('wall', photos=photos)
 
-def _mistakes(run:Run, most:int) -> tuple[list[dict], int]:
-    "The most confident mistakes and how many there are in all"
-    judged = join_truth(run.predictions, run.manifest, 'test')
-    wrong = judged[judged.truth != judged.species].sort_values('confidence', ascending=False)
-    shown = [dict(photo_id=r.photo_id, truth=r.truth, named=r.species if isinstance(r.species, str) else 'nothing',
-                  picture=_encode(shrink_photo(r.path)),
-                  how=r.flag if r.flag else f'at {r.confidence:.0%}, {r.vote_share:.0%} of the views') for r in wrong.head(most).itertuples()]
-    return shown, len(wrong)
+def _show_pairs(run:'Run', judged:pd.DataFrame, s:Summary, most:int, each:int=3) -> Markup:
+    "The worst pairs: a table, then photos of both sides"
+    if not len(s.confusions): return Markup('')
+    def shrink(photos:pd.DataFrame) -> list[str]:
+        "Pictures of the surest photos"
+        if 'confidence' in photos: photos = photos.sort_values('confidence', ascending=False, kind='stable')
+        return [a for a in (embed_bytes(shrink_photo(p, 180)) for p in photos.path.head(each)) if a]
+    pairs, support = [], judged.truth.value_counts()
+    for r in s.confusions.itertuples():
+        of, right = judged.truth == r.species, judged[(judged.truth == r.named) & (judged.species == r.named)]
+        text = f'{r.named}, named rightly' if len(right) else f'{r.named}, from the collection'
+        if not len(right): right = run.manifest[(run.manifest.species == r.named) & (run.manifest.flag == '')]
+        sides = [(f'{r.species}, named {r.named}', shrink(judged[of & (judged.species == r.named)])), (text, shrink(right))]
+        if len(pairs) < most and all(pictures for _, pictures in sides):
+            pairs.append(dict(species=r.species, named=r.named, photos=r.photos, of=support[r.species], sides=sides))
+    return _say('The pairs that are mixed up most; share is that of the species’ test photos.') \
+        + show_table(s.confusions, 'Worst pairs') + fill_part('pairs', pairs=pairs)
 
+# %% ../../nbs/api/56_report.page.ipynb #ffc4c993
+def _read_model(folder:Path) -> dict:
+    "What `bundle.json` says; nothing when it is not there"
+    try: info = json.loads((folder/'bundle'/'bundle.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError): return {}
+    return info if isinstance(info, dict) else {}
+
+def _show_sureness(judged:pd.DataFrame, calibration:dict) -> Markup:
+    "Is the model as sure as it should be?"
+    winner = judged['named' if 'named' in judged else 'species']
+    sure = pd.to_numeric(judged.confidence, errors='coerce') if 'confidence' in judged else pd.Series(float('nan'), judged.index)
+    fine = sure.notna() & winner.notna() & (winner != UNKNOWN)
+    if fine.any():
+        sure, right = sure[fine].clip(0, 1).to_numpy(), (winner == judged.truth)[fine].to_numpy(bool)
+        tiles = [('expected calibration error', f'{score_ece(sure, right):.3f}'), ('mean confidence', f'{sure.mean():.3f}'),
+                 ('of them named rightly', f'{right.mean():.3f}'), ('area under risk–coverage', f'{score_aurc(sure, right):.3f}')]
+        parts = fill_part('tiles', tiles=tiles)
+        parts += _say('Left: of photos named at 80%, do 80% have the right name? Below the dashed line the model is too sure. Right: how many '
+                      'names are wrong when only the surest photos are named. Few photos make the error look larger than it is.')
+        parts += fill_part('plots', plots=[
+            (embed_figure(plot_reliability(sure, right)), 'Reliability diagram: share named rightly against confidence'),
+            (embed_figure(plot_risk_coverage(sure, right)), 'Risk–coverage curve: share of wrong names against share of photos named')])
+    else: parts = _say('The predictions hold no confidences, so there is nothing to compare with what came true.')
+    rows = [dict(views=name, photos=c.get('photos'), temperature=c.get('temperature'),
+                 **{f'{k.upper()} {when}': c.get(k, {}).get(when) for k in ('ece', 'nll') for when in ('before', 'after')},
+                 **{f'unknown below ({k.replace("_", " ")})': v for k, v in c.get('thresholds', {}).items()})
+            for name, c in calibration.items() if isinstance(c, dict)]
+    if not rows: return parts + _say('The model was not calibrated: it has no temperature, and no threshold for unknown species.')
+    return parts + _say('What was fitted to the validation photos. A temperature above 1 makes the model less sure; ECE and NLL are those of the '
+                        'same photos before and after.') + show_table(pd.DataFrame(rows), 'Calibration')
+
+# %% ../../nbs/api/56_report.page.ipynb #7053fbd1
+def _show_data(run:'Run', model:dict) -> Markup:
+    "What the collection is"
+    manifest, parts = run.manifest, Markup('')
+    if source := run.info.get('source'): parts += _say('Source, as stated: {}.', source)
+    parts += fill_part('plots', plots=[(embed_figure(plot_counts(manifest)), 'Training photos of each species')])
+    parts += _say('Flagged photos took no part; none was deleted.') + show_table(summarize_manifest(manifest), 'The collection')
+    rows = []
+    for split, part in manifest[manifest.split.isin(['train', 'valid', 'test'])].groupby('split', sort=False):
+        many = {f'{c}s': part[c].nunique() for c in ('location', 'sequence') if c in part and part[c].notna().any()}
+        rows.append(dict(side=split, photos=len(part), species=part.species.nunique(), **many))
+    parts += Markup('<h3>Sides of the split</h3>') + show_table(pd.DataFrame(rows), 'Sides of the split')
+    column = next((c for c in manifest if str(c).lower() in ('license', 'licence', 'rights')), None)
+    if column:
+        counts = manifest[column].astype(object).fillna('not stated').astype(str).value_counts().rename_axis(column).reset_index(name='photos')
+        parts += Markup('<h3>Licences</h3>') + show_table(counts, 'Licences')
+    if model.get('manifest'): parts += _say('SHA-256 of the rows that were trained on: {}', model['manifest'])
+    return parts
+
+def _show_model(model:dict) -> Markup:
+    "The model card, without its list of species"
+    try: return show_markdown(make_card(model).split('\n## Species\n')[0])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return _say('There is no model card: the run’s folder holds no whole bundle.')
+
+# %% ../../nbs/api/56_report.page.ipynb #10b95175
 def _flat(info:dict) -> list[tuple[str, object]]:
     "Nested settings as rows of name and value"
     return [(f'{k}: {a}' if a else k, b) for k, v in info.items() for a, b in (v if isinstance(v, dict) else {'': v}).items()]
+
+def _show_species(run:'Run', s:Summary) -> Markup:
+    "Recall by species, and those that were not tested"
+    parts = fill_part('plots', plots=[(embed_figure(plot_recall(run.predictions, run.manifest)), 'Recall of each species against its test photos')])
+    parts += _say('Means over the species of each group. Head: over 100 training photos; mid: 20 to 100; tail: under 20.')
+    parts += show_table(s.bands.reset_index(), 'Common and rare species')
+    parts += Markup('<h3>Each species</h3>') + _say('The weakest first, with the 95% Wilson interval of recall.')
+    parts += show_table(s.species.reset_index(), 'Species')
+    counts = count_species(run.manifest)
+    untested = counts[counts.test == 0].reset_index()[['species', 'photos', 'flagged', 'train']]
+    if not len(untested): return parts
+    return parts + Markup('<h3>Not tested</h3>') + show_table(untested, 'Not tested') \
+        + _say('Species without a test photo: nothing is known of how well they are named.')
 
 def write_report(
     run:Run, # From `write_run` or `read_run`
     file:str|os.PathLike|None=None, # HTML to write; `report.html` in the run's folder when not given
     *,
     mistakes:int=24, # Most mistakes to show with their pictures
+    pairs:int=6, # Most pairs of species to show with their pictures
 )->Path: # The file
     "Write a run's report as one self-contained HTML file"
-    s, file = run.summary(), Path(file or run.folder/'report.html')
-    curves = io.BytesIO()
-    plot_curves(run.fitted).savefig(curves, format='png', dpi=110)
-    shown, n_wrong = _mistakes(run, mistakes)
-    def as_table(df:pd.DataFrame) -> dict:
-        "A table as the page's template takes it"
-        return dict(columns=list(df.columns), rows=df.to_numpy(object).tolist())
-
-    counts = count_species(run.manifest)
-    untested = counts[(counts.test == 0)].reset_index()[['species', 'photos', 'flagged', 'train']]
-    tables = [('Common and rare species',
-               'Means over the species of each band. Head: over 100 training photos; mid: 20 to 100; tail: under 20.',
-               as_table(s.bands.reset_index())),
-              ('Species', 'The weakest first, with the 95% Wilson interval of recall.',
-               as_table(s.species.reset_index())),
-              ('Worst pairs', 'Which species is taken for which; share is of the species’ test photos.',
-               as_table(s.confusions)),
-              ('The collection', 'Flagged photos took no part; none was deleted.',
-               as_table(summarize_manifest(run.manifest)))]
-    if len(untested):
-        tables.insert(2, ('Not tested', 'Species without a test photo: nothing is known of how well they are named.',
-                          as_table(untested)))
-    figures = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', s.photos),
-               ('species', len(s.species)),
-               ('always the most common', f'{s.chance:.3f}')]
-    lead = (f"Judged on {s.photos} photos that took no part in training. Accuracy is the share of photos named rightly; "
-            "macro-F1 gives every species the same weight.")
-    html = Environment(autoescape=True).from_string(_TEMPLATE).render(
-        title=f"snakeid run {run.folder.resolve().name}", lead=lead, figures=figures,
-        curves=_encode(curves.getvalue()), lr=run.fitted.lr,
-        kept=run.fitted.best_epoch+1, tables=tables, mistakes=shown, n_wrong=n_wrong,
-        settings=_flat(run.info))
+    s, file, model = run.summary(), Path(file or run.folder/'report.html'), _read_model(run.folder)
+    judged = join_truth(run.predictions, run.manifest, 'test')
+    tiles = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', f'{s.photos:,}'), ('species', len(s.species)),
+             ('always the most common', f'{s.chance:.3f}')]
+    if unknown := int((judged.species == UNKNOWN).sum()): tiles.append(('left unknown', f'{unknown:,}'))
+    lead = _say('Judged on {:,} photos that took no part in training. Accuracy is the share of photos named rightly; macro-F1 gives every '
+                'species the same weight.', s.photos) + fill_part('tiles', tiles=tiles)
+    curves = fill_part('plots', plots=[(embed_figure(plot_curves(run.fitted)), 'Losses and scores over the epochs')]).replace('plots', 'whole') \
+        + _say('Highest learning rate of the head {:.2g}. The weights of epoch {} were kept: their macro-F1 on the validation photos was the '
+               'highest after unfreezing.', run.fitted.lr, run.fitted.best_epoch+1)
+    matrix = fill_part('plots', plots=[(embed_figure(plot_confusion(run.predictions, run.manifest)), 'Confusion matrix, shares of its rows')])
+    settings = pd.DataFrame(_flat(run.info), columns=['setting', 'value']).astype(object)
+    sections = [('curves', 'Learning curves', curves), ('species', 'Species', _show_species(run, s)),
+                ('confusion', 'What is mixed up', matrix + _show_pairs(run, judged, s, pairs)),
+                ('mistakes', 'Mistakes', _show_mistakes(judged, mistakes)),
+                ('sureness', 'How sure it is', _show_sureness(judged, model.get('calibration') or {})),
+                ('data', 'Data card', _show_data(run, model)), ('model', 'Model card', _show_model(model)),
+                ('settings', 'Settings', show_table(settings, 'Settings', sorts=False))]
+    foot = ('This is a statistical classifier. It is no medical device: after a snakebite seek medical help, whatever the report or the model says. '
+            'This file of {size} needs no other file and no network.')
+    html = fill_page(f"snakeid run {run.folder.resolve().name}", lead, sections, foot)
     with write_whole(file) as tmp: tmp.write_text(html, encoding='utf-8')
     return file
