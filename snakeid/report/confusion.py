@@ -26,7 +26,7 @@ def tabulate_confusion(
     split:str|None='test', # The part to judge; None judges every photo with a label
     *,
     most:int=100, # Species to list; of more, those of which most photos are named wrongly
-)->pd.DataFrame: # Photos: a row for each species of the truth, by likeness; the same columns, then `others`, `unknown`, `unreadable`
+)->pd.DataFrame: # Photos: a row a species of the truth; the same columns, then `others`, `unknown`, `unreadable`
     "Count what each species is taken for, with species beside those that they are mixed up with"
     if most < 1: raise SnakeidError(f"most must be 1 or more, found {most}: say how many species to list")
     judged = join_truth(predictions, manifest, split)

@@ -54,7 +54,8 @@ def write_run(
     folder = Path(folder)
     for name, table in (('manifest', manifest), ('history', fitted.history), ('predictions', predictions)):
         with write_whole(folder/f'{name}.csv') as tmp: table.to_csv(tmp, index=False)
-    info = dict(info, lr=fitted.lr, best_epoch=int(fitted.best_epoch), test=summarize_predictions(predictions, manifest).figures())
+    info = dict(info, lr=fitted.lr, best_epoch=int(fitted.best_epoch),
+                test=summarize_predictions(predictions, manifest).figures())
     with write_whole(folder/'run.json') as tmp:
         tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
     return read_run(folder)
@@ -66,14 +67,18 @@ def read_run(
     folder = Path(folder)
     if not os.path.exists(folder/'run.json'):
         why = "its training was not completed" if os.path.isdir(folder) else "there is no such folder"
-        raise SnakeidError(f"{folder} holds no finished run (no run.json): {why}; give the folder of a finished run, or train it")
+        raise SnakeidError(f"{folder} holds no finished run (no run.json): {why}; give the folder of a finished run, "
+                           "or train it")
     try:
         info = json.loads((folder/'run.json').read_text(encoding='utf-8'))
-        manifest, history, predictions = (pd.read_csv(folder/f'{n}.csv', dtype=dict(photo_id=str, flag=str),
-                                                      keep_default_na=False, na_values=['']) for n in ('manifest', 'history', 'predictions'))
-        fitted = Fitted(history, info['lr'], info['best_epoch'])
-        for name, table, column in (('manifest', manifest, 'flag'), ('history', history, 'macro_f1'), ('predictions', predictions, 'flag')):
+        tables = {}
+        for name, column in (('manifest', 'flag'), ('history', 'macro_f1'), ('predictions', 'flag')):
+            table = pd.read_csv(folder/f'{name}.csv', dtype=dict(photo_id=str, flag=str), keep_default_na=False,
+                                na_values=[''])
             if column not in table: raise KeyError(f"{name}.csv has no column {column!r}")
+            tables[name] = table
+        manifest, history, predictions = tables.values()
+        fitted = Fitted(history, info['lr'], info['best_epoch'])
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise SnakeidError(f"{folder} is not a whole run ({e}): train it again, or copy it whole") from e
     manifest['flag'] = manifest.flag.fillna('')
@@ -90,6 +95,8 @@ def _show_mistakes(judged:pd.DataFrame, most:int) -> Markup:
     wrong = judged[judged.truth != judged.species]
     if not len(wrong): return _say('No test photo was named wrongly.')
     if 'confidence' in wrong: wrong = wrong.sort_values('confidence', ascending=False, kind='stable')
+    # that a photo was left unknown is no false name
+    wrong = wrong.sort_values('species', key=lambda s: s.isna() | (s == UNKNOWN), kind='stable')
     photos = []
     for r in wrong.head(most).to_dict('records'):
         named, sure, votes = r['species'], r.get('confidence'), r.get('vote_share')
@@ -98,8 +105,8 @@ def _show_mistakes(judged:pd.DataFrame, most:int) -> Markup:
         said = 'not named' if pd.isna(named) else 'left' if named == UNKNOWN else 'named'
         photos.append(dict(photo_id=r['photo_id'], truth=r['truth'], said=said, named='' if pd.isna(named) else named,
                            how=r['flag'] or ', '.join(how), picture=embed_bytes(shrink_photo(r['path'], 200))))
-    return _say('{} of {} test photos that were not named rightly, the most confident first.', len(photos), len(wrong)) \
-        + fill_part('wall', photos=photos)
+    return _say('{} of {} test photos that were not named rightly, the most confident first; those without a name come '
+                'last.', len(photos), len(wrong)) + fill_part('wall', photos=photos)
 
 def _show_pairs(run:'Run', judged:pd.DataFrame, s:Summary, most:int, each:int=3) -> Markup:
     "The worst pairs: a table, then photos of both sides"
@@ -113,7 +120,8 @@ def _show_pairs(run:'Run', judged:pd.DataFrame, s:Summary, most:int, each:int=3)
         of, right = judged.truth == r.species, judged[(judged.truth == r.named) & (judged.species == r.named)]
         text = f'{r.named}, named rightly' if len(right) else f'{r.named}, from the collection'
         if not len(right): right = run.manifest[(run.manifest.species == r.named) & (run.manifest.flag == '')]
-        sides = [(f'{r.species}, named {r.named}', shrink(judged[of & (judged.species == r.named)])), (text, shrink(right))]
+        taken = judged[of & (judged.species == r.named)]
+        sides = [(f'{r.species}, named {r.named}', shrink(taken)), (text, shrink(right))]
         if len(pairs) < most and all(pictures for _, pictures in sides):
             pairs.append(dict(species=r.species, named=r.named, photos=r.photos, of=support[r.species], sides=sides))
     return _say('The pairs that are mixed up most; share is that of the species’ test photos.') \
@@ -129,34 +137,43 @@ def _read_model(folder:Path) -> dict:
 def _show_sureness(judged:pd.DataFrame, calibration:dict) -> Markup:
     "Is the model as sure as it should be?"
     winner = judged['named' if 'named' in judged else 'species']
-    sure = pd.to_numeric(judged.confidence, errors='coerce') if 'confidence' in judged else pd.Series(float('nan'), judged.index)
+    sure = judged.confidence if 'confidence' in judged else pd.Series(None, judged.index, dtype=object)
+    sure = pd.to_numeric(sure, errors='coerce')
     fine = sure.notna() & winner.notna() & (winner != UNKNOWN)
     if fine.any():
         sure, right = sure[fine].clip(0, 1).to_numpy(), (winner == judged.truth)[fine].to_numpy(bool)
-        tiles = [('expected calibration error', f'{score_ece(sure, right):.3f}'), ('mean confidence', f'{sure.mean():.3f}'),
-                 ('of them named rightly', f'{right.mean():.3f}'), ('area under risk–coverage', f'{score_aurc(sure, right):.3f}')]
+        tiles = [('expected calibration error (ECE)', f'{score_ece(sure, right):.3f}'),
+                 ('mean confidence', f'{sure.mean():.3f}'), ('share named rightly', f'{right.mean():.3f}'),
+                 ('area under risk–coverage (AURC)', f'{score_aurc(sure, right):.3f}')]
         parts = fill_part('tiles', tiles=tiles)
-        parts += _say('Left: of photos named at 80%, do 80% have the right name? Below the dashed line the model is too sure. Right: how many '
-                      'names are wrong when only the surest photos are named. Few photos make the error look larger than it is.')
+        parts += _say('First: of photos named at 80%, do 80% have the right name? Below the dashed line the model is '
+                      'too sure. Second: how many names are wrong when only the surest photos are named. Few photos '
+                      'make ECE look larger than it is.')
         parts += fill_part('plots', plots=[
-            (embed_figure(plot_reliability(sure, right)), 'Reliability diagram: share named rightly against confidence'),
-            (embed_figure(plot_risk_coverage(sure, right)), 'Risk–coverage curve: share of wrong names against share of photos named')])
+            embed_figure(plot_reliability(sure, right), 'Reliability diagram: share named rightly against confidence'),
+            embed_figure(plot_risk_coverage(sure, right), 'Risk–coverage curve: wrong names against photos named')])
     else: parts = _say('The predictions hold no confidences, so there is nothing to compare with what came true.')
+    def join(thresholds:dict) -> str:
+        "Thresholds as text"
+        return '; '.join(f"{k.replace('_', ' ')} {v:.3g}" for k, v in (thresholds or {}).items())
     rows = [dict(views=name, photos=c.get('photos'), temperature=c.get('temperature'),
-                 **{f'{k.upper()} {when}': c.get(k, {}).get(when) for k in ('ece', 'nll') for when in ('before', 'after')},
-                 **{f'unknown below ({k.replace("_", " ")})': v for k, v in c.get('thresholds', {}).items()})
+                 **{f'{k.upper()} {w}': (c.get(k) or {}).get(w) for k in ('ece', 'nll') for w in ('before', 'after')},
+                 unknown_below=join(c.get('thresholds')))
             for name, c in calibration.items() if isinstance(c, dict)]
-    if not rows: return parts + _say('The model was not calibrated: it has no temperature, and no threshold for unknown species.')
-    return parts + _say('What was fitted to the validation photos. A temperature above 1 makes the model less sure; ECE and NLL are those of the '
-                        'same photos before and after.') + show_table(pd.DataFrame(rows), 'Calibration')
+    if not rows:
+        return parts + _say('The model was not calibrated: it has no temperature, no threshold for unknown species.')
+    parts += _say('What was fitted to the validation photos. A temperature above 1 makes the model less sure; ECE and '
+                  'NLL are those of the same photos before and after.')
+    return parts + show_table(pd.DataFrame(rows), 'Calibration')
 
 # %% ../../nbs/api/56_report.page.ipynb #7053fbd1
 def _show_data(run:'Run', model:dict) -> Markup:
     "What the collection is"
     manifest, parts = run.manifest, Markup('')
     if source := run.info.get('source'): parts += _say('Source, as stated: {}.', source)
-    parts += fill_part('plots', plots=[(embed_figure(plot_counts(manifest)), 'Training photos of each species')])
-    parts += _say('Flagged photos took no part; none was deleted.') + show_table(summarize_manifest(manifest), 'The collection')
+    parts += fill_part('plots', plots=[embed_figure(plot_counts(manifest), 'Training photos of each species')])
+    parts += _say('Flagged photos took no part; none was deleted.')
+    parts += show_table(summarize_manifest(manifest), 'The collection')
     rows = []
     for split, part in manifest[manifest.split.isin(['train', 'valid', 'test'])].groupby('split', sort=False):
         many = {f'{c}s': part[c].nunique() for c in ('location', 'sequence') if c in part and part[c].notna().any()}
@@ -164,7 +181,8 @@ def _show_data(run:'Run', model:dict) -> Markup:
     parts += Markup('<h3>Sides of the split</h3>') + show_table(pd.DataFrame(rows), 'Sides of the split')
     column = next((c for c in manifest if str(c).lower() in ('license', 'licence', 'rights')), None)
     if column:
-        counts = manifest[column].astype(object).fillna('not stated').astype(str).value_counts().rename_axis(column).reset_index(name='photos')
+        licences = manifest[column].astype(object).fillna('not stated').astype(str)
+        counts = licences.value_counts().rename_axis('licence').reset_index(name='photos')
         parts += Markup('<h3>Licences</h3>') + show_table(counts, 'Licences')
     if model.get('manifest'): parts += _say('SHA-256 of the rows that were trained on: {}', model['manifest'])
     return parts
@@ -178,12 +196,15 @@ def _show_model(model:dict) -> Markup:
 # %% ../../nbs/api/56_report.page.ipynb #10b95175
 def _flat(info:dict) -> list[tuple[str, object]]:
     "Nested settings as rows of name and value"
-    return [(f'{k}: {a}' if a else k, b) for k, v in info.items() for a, b in (v if isinstance(v, dict) else {'': v}).items()]
+    rows = [(f'{k}: {a}' if a else k, b) for k, v in info.items()
+            for a, b in (v if isinstance(v, dict) else {'': v}).items()]
+    return [(k, f'{v:.4g}' if isinstance(v, float) else v) for k, v in rows]
 
 def _show_species(run:'Run', s:Summary) -> Markup:
     "Recall by species, and those that were not tested"
-    parts = fill_part('plots', plots=[(embed_figure(plot_recall(run.predictions, run.manifest)), 'Recall of each species against its test photos')])
-    parts += _say('Means over the species of each group. Head: over 100 training photos; mid: 20 to 100; tail: under 20.')
+    fig = plot_recall(run.predictions, run.manifest)
+    parts = fill_part('plots', plots=[embed_figure(fig, 'Recall of each species against its test photos')])
+    parts += _say('Means over the species of each group. Head: over 100 training photos; mid: 20 to 100; tail: fewer.')
     parts += show_table(s.bands.reset_index(), 'Common and rare species')
     parts += Markup('<h3>Each species</h3>') + _say('The weakest first, with the 95% Wilson interval of recall.')
     parts += show_table(s.species.reset_index(), 'Species')
@@ -203,15 +224,16 @@ def write_report(
     "Write a run's report as one self-contained HTML file"
     s, file, model = run.summary(), Path(file or run.folder/'report.html'), _read_model(run.folder)
     judged = join_truth(run.predictions, run.manifest, 'test')
-    tiles = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', f'{s.photos:,}'), ('species', len(s.species)),
-             ('always the most common', f'{s.chance:.3f}')]
+    tiles = [('accuracy', f'{s.accuracy:.3f}'), ('macro-F1', f'{s.macro_f1:.3f}'), ('test photos', f'{s.photos:,}'),
+             ('species', len(s.species)), ('always the most common', f'{s.chance:.3f}')]
     if unknown := int((judged.species == UNKNOWN).sum()): tiles.append(('left unknown', f'{unknown:,}'))
-    lead = _say('Judged on {:,} photos that took no part in training. Accuracy is the share of photos named rightly; macro-F1 gives every '
-                'species the same weight.', s.photos) + fill_part('tiles', tiles=tiles)
-    curves = fill_part('plots', plots=[(embed_figure(plot_curves(run.fitted)), 'Losses and scores over the epochs')]).replace('plots', 'whole') \
-        + _say('Highest learning rate of the head {:.2g}. The weights of epoch {} were kept: their macro-F1 on the validation photos was the '
-               'highest after unfreezing.', run.fitted.lr, run.fitted.best_epoch+1)
-    matrix = fill_part('plots', plots=[(embed_figure(plot_confusion(run.predictions, run.manifest)), 'Confusion matrix, shares of its rows')])
+    lead = _say('Judged on {:,} photos that took no part in training. Accuracy is the share of photos named rightly; '
+                'macro-F1 gives every species the same weight.', s.photos) + fill_part('tiles', tiles=tiles)
+    curves = fill_part('plots', plots=[embed_figure(plot_curves(run.fitted), 'Losses and scores over the epochs')])
+    curves += _say('Highest learning rate of the head {:.2g}. The weights of epoch {} were kept: their macro-F1 on the '
+                   'validation photos was the highest after unfreezing.', run.fitted.lr, run.fitted.best_epoch+1)
+    fig = plot_confusion(run.predictions, run.manifest)
+    matrix = fill_part('plots', plots=[embed_figure(fig, 'Confusion matrix, shares of its rows')])
     settings = pd.DataFrame(_flat(run.info), columns=['setting', 'value']).astype(object)
     sections = [('curves', 'Learning curves', curves), ('species', 'Species', _show_species(run, s)),
                 ('confusion', 'What is mixed up', matrix + _show_pairs(run, judged, s, pairs)),
@@ -219,8 +241,8 @@ def write_report(
                 ('sureness', 'How sure it is', _show_sureness(judged, model.get('calibration') or {})),
                 ('data', 'Data card', _show_data(run, model)), ('model', 'Model card', _show_model(model)),
                 ('settings', 'Settings', show_table(settings, 'Settings', sorts=False))]
-    foot = ('This is a statistical classifier. It is no medical device: after a snakebite seek medical help, whatever the report or the model says. '
-            'This file of {size} needs no other file and no network.')
+    foot = ('This is a statistical classifier. It is no medical device: after a snakebite seek medical help, whatever '
+            'the report or the model says. This file of {size} needs no other file and no network.')
     html = fill_page(f"snakeid run {run.folder.resolve().name}", lead, sections, foot)
     with write_whole(file) as tmp: tmp.write_text(html, encoding='utf-8')
     return file

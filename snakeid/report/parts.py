@@ -28,45 +28,61 @@ def embed_bytes(
 
 def embed_figure(
     fig, # matplotlib's `Figure`
+    alt:str, # What it shows, for those who cannot see it
     dpi:int=160, # Pixels an inch
-)->str: # For the `src` of an image
-    "A figure on white ground as an address that holds it"
+)->dict: # src, alt and width (pixels of the page, 96 an inch), for 'plots'
+    "A figure on white ground, ready for a page"
     file, small = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='Glyph .* missing')   # a box instead of a letter; the tables have the name
+        warnings.filterwarnings('ignore', message='Glyph .* missing')   # a box for a letter; tables have the name
         fig.savefig(file, format='png', dpi=dpi, facecolor='white')
-    Image.open(file).convert('RGB').quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, 'PNG', optimize=True)
-    return embed_bytes(small.getvalue(), 'png')
+    few = Image.open(file).convert('RGB').quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(small, 'PNG', optimize=True)
+    return dict(src=embed_bytes(small.getvalue(), 'png'), alt=alt, width=round(96*fig.get_size_inches()[0]))
 
 # %% ../../nbs/api/55_report.parts.ipynb #54a3dd42
 STYLE = '''
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; --wrong: #b84a00; --link: #005a9c }
-@media (prefers-color-scheme: dark) { :root { --wrong: #ff9a52; --link: #7cc4f5 } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere }
+@media screen and (prefers-color-scheme: dark) {
+  :root { --wrong: #ff9a52; --link: #7cc4f5 }
+  .plot { filter: invert(.93) hue-rotate(180deg) }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2rem auto; padding: 0 1rem }
+h1, h2, h3, p, li, figcaption { overflow-wrap: anywhere }
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem } h3 { font-size: 1rem; margin: 1.6rem 0 .4rem }
-p { max-width: 46rem } a { color: var(--link) } nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1.2rem 0 }
-.figures { display: flex; flex-wrap: wrap; gap: .8rem } .figures div { background: var(--soft); border-radius: 8px; padding: .6rem 1rem }
-.figures b { display: block; font-size: 1.5rem }
+p, ul { max-width: 46rem } a { color: var(--link) }
+nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1.2rem 0 }
+.tiles { display: flex; flex-wrap: wrap; gap: .8rem }
+.tiles div { background: var(--soft); border-radius: 8px; padding: .6rem 1rem }
+.tiles b { display: block; font-size: 1.5rem }
 .scroll { overflow-x: auto; max-width: 100%; margin: .6rem 0 }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) } thead th { vertical-align: bottom }
-.text { text-align: left } td.text { max-width: 26rem } .long td.text { overflow-wrap: anywhere }
-th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; text-align: inherit }
-th button::after { content: ' ↕'; opacity: .65 } [aria-sort=ascending] button::after { content: ' ↑'; opacity: 1 }
-[aria-sort=descending] button::after { content: ' ↓'; opacity: 1 }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line) }
+thead th { vertical-align: bottom } th.text, td.text { text-align: left }
+td.text { max-width: 26rem; overflow-wrap: break-word } th.text:first-child { min-width: 8rem }
+th button { font: inherit; font-weight: 600; text-align: inherit; color: inherit; cursor: pointer }
+th button { background: none; border: 0; padding: 0 } th button::after { content: '\\00a0↕'; opacity: .65 }
+[aria-sort=ascending] button::after { content: '\\00a0↑'; opacity: 1 }
+[aria-sort=descending] button::after { content: '\\00a0↓'; opacity: 1 }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
-.plot { display: block; background: #fff; max-width: 100%; height: auto; border-radius: 6px; margin: .6rem 0 }
-.plots { display: flex; flex-wrap: wrap; gap: .8rem; align-items: flex-start } .plots .plot { flex: 0 1 auto; max-width: min(100%, 30rem) }
-.wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1rem }
-figure { margin: 0; break-inside: avoid } figure img { width: 100%; border-radius: 6px } figcaption { font-size: .82rem; line-height: 1.35 }
+.plots { display: flex; flex-wrap: wrap; gap: 0 1.6rem; align-items: flex-start } .plots .scroll { margin: 0 }
+.plot { display: block; background: #fff; height: auto; border-radius: 6px; margin: .6rem 0 }
+.plot { max-width: 100% } .plot.wide { max-width: max(100%, 34rem) }
+.wall { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 1rem }
+figure { margin: 0; break-inside: avoid } figure img { width: 100%; border-radius: 6px }
+figcaption { font-size: .82rem; line-height: 1.35 }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .4rem 1.2rem; margin: 1rem 0 1.6rem; break-inside: avoid }
-.pair h3, .pair p { margin: 0; font-size: .9rem } .pair h3 { grid-column: 1 / -1 } .row { display: flex; gap: .4rem }
+.pair h3, .pair p { margin: 0; font-size: .9rem } .pair h3 { grid-column: 1 / -1 }
+.row { display: flex; gap: .4rem }
 .row img { min-width: 0; flex: 0 1 auto; max-width: 33%; height: 7rem; object-fit: cover; border-radius: 6px }
-.wrong { color: var(--wrong) } footer { margin: 3rem 0 1rem; border-top: 1px solid var(--line); padding-top: .6rem; font-size: .85rem }
-@media screen and (prefers-color-scheme: dark) { .plot { filter: invert(.93) hue-rotate(180deg) } }
-@media (max-width: 600px) { .pair { grid-template-columns: 1fr } th, td { padding: .25rem .5rem } .wall { grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)) } }
-@media print { :root { color-scheme: light } body { max-width: none; margin: 0; font-size: 10pt } nav { display: none } h2, h3 { break-after: avoid }
-  .scroll { overflow: visible } th button::after { content: '' } tr, .plot { break-inside: avoid } }
+.wrong { color: var(--wrong) }
+footer { margin: 3rem 0 1rem; border-top: 1px solid var(--line); padding-top: .6rem; font-size: .85rem }
+@media (max-width: 600px) { .pair { grid-template-columns: 1fr } th, td { padding: .25rem .5rem } }
+@media print {
+  :root { color-scheme: light } body { max-width: none; margin: 0; font-size: 9pt } nav { display: none }
+  h2, h3 { break-after: avoid } tr, .plot { break-inside: avoid } .scroll { overflow: visible }
+  .plot, .plot.wide { max-width: 100% } th, td { padding: .1rem .35rem } th button::after { content: '' }
+}
 '''
 
 SCRIPT = '''
@@ -87,31 +103,61 @@ for (const table of document.querySelectorAll('table.sorts')) {
 }
 '''
 
-_TEMPLATES = dict(table='''<div class="scroll" tabindex="0" role="region" aria-label="{{ title }}"><table{% if sorts %} class="sorts"{% endif %}>
-<thead><tr>{% for head, is_text in heads %}<th scope="col" data-kind="{{ 'text' if is_text else 'number' }}"{% if is_text %} class="text"{% endif %}>
-{%- if sorts %}<button type="button">{{ head }}</button>{% else %}{{ head }}{% endif %}</th>{% endfor %}</tr></thead>
+_TABLE = '''
+<div class="scroll" tabindex="0" role="region" aria-label="{{ title }}"><table{% if sorts %} class="sorts"{% endif %}>
+<thead><tr>{% for head, is_text in heads -%}
+<th scope="col" data-kind="{{ 'text' if is_text else 'number' }}"{% if is_text %} class="text"{% endif %}>
+{%- if sorts %}<button type="button">{{ head }}</button>{% else %}{{ head }}{% endif %}</th>
+{%- endfor %}</tr></thead>
 <tbody>{% for row in rows %}
-<tr>{% for cell in row %}<td{% if texts[loop.index0] %} class="text"{% endif %}{% if cell.value is defined and cell.value != cell.text %} data-value="{{ cell.value }}"{% endif %}>{{ cell.text }}</td>
+<tr>{% for cell in row %}<td{% if texts[loop.index0] %} class="text"{% endif -%}
+{% if cell.value is defined and cell.value != cell.text %} data-value="{{ cell.value }}"{% endif %}>{{ cell.text }}</td>
 {%- endfor %}</tr>{% endfor %}</tbody></table></div>
-''', shell='''<!doctype html>
+'''
+
+_WALL = '''
+<div class="wall">{% for photo in photos -%}
+<figure>{% if photo.picture %}<img alt="" src="{{ photo.picture }}">{% endif %}
+<figcaption>{{ photo.photo_id }}<br>is <b>{{ photo.truth }}</b><br><span class="wrong">{{ photo.said }}
+{% if photo.named %}<b>{{ photo.named }}</b>{% endif %}</span> {{ photo.how }}</figcaption></figure>{% endfor %}</div>
+'''
+
+_PAIRS = '''{% for pair in pairs %}
+<div class="pair"><h3>{{ pair.species }}, named {{ pair.named }}: {{ pair.photos }} of {{ pair.of }} photos</h3>
+{% for caption, pictures in pair.sides -%}
+<div><div class="row">{% for picture in pictures %}<img alt="" src="{{ picture }}">{% endfor %}</div>
+<p>{{ caption }}</p></div>
+{%- endfor %}</div>
+{% endfor %}'''
+
+_PLOTS = '''
+<div class="plots">{% for plot in plots %}<div class="scroll" tabindex="0" role="region" aria-label="{{ plot.alt }}">
+<img class="plot{% if plot.width > 560 %} wide{% endif %}" alt="{{ plot.alt }}" width="{{ plot.width }}"
+ src="{{ plot.src }}">
+</div>{% endfor %}</div>
+'''
+
+_TILES = '''
+<div class="tiles">{% for name, value in tiles %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
+'''
+
+_SHELL = '''<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ seal }}'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{{ seal }}'">
 <meta name="referrer" content="no-referrer"><title>{{ title }}</title>
 <style>{{ style }}</style></head><body>
 <header><h1>{{ title }}</h1>{{ lead }}
-<nav aria-label="Parts of this page">{% for key, heading, body in sections %}<a href="#{{ key }}">{{ heading }}</a>{% endfor %}</nav></header>
+<nav aria-label="Parts of this page">{% for key, heading, body in sections -%}
+<a href="#{{ key }}">{{ heading }}</a>{% endfor %}</nav></header>
 <main>{% for key, heading, body in sections %}
 <section id="{{ key }}"><h2>{{ heading }}</h2>
 {{ body }}</section>{% endfor %}</main>
 <footer>{{ foot }}</footer>
 <script>{{ script }}</script></body></html>
-''', wall='''<div class="wall">{% for photo in photos %}<figure>{% if photo.picture %}<img alt="" src="{{ photo.picture }}">{% endif %}
-<figcaption>{{ photo.photo_id }}<br>is <b>{{ photo.truth }}</b><br><span class="wrong">{{ photo.said }} {% if photo.named %}<b>{{ photo.named }}</b>{% endif %}</span> {{ photo.how }}</figcaption></figure>{% endfor %}</div>
-''', pairs='''{% for pair in pairs %}<div class="pair"><h3>{{ pair.species }}, named {{ pair.named }}: {{ pair.photos }} of {{ pair.of }} photos</h3>
-{% for caption, pictures in pair.sides %}<div><div class="row">{% for picture in pictures %}<img alt="" src="{{ picture }}">{% endfor %}</div><p>{{ caption }}</p></div>{% endfor %}</div>
-{% endfor %}''', plots='''<div class="plots">{% for address, alt in plots %}<img class="plot" alt="{{ alt }}" src="{{ address }}">{% endfor %}</div>
-''', tiles='''<div class="figures">{% for name, value in tiles %}<div><b>{{ value }}</b>{{ name }}</div>{% endfor %}</div>
-''')
+'''
+
+_TEMPLATES = dict(table=_TABLE, wall=_WALL, pairs=_PAIRS, plots=_PLOTS, tiles=_TILES, shell=_SHELL)
 _ENVIRONMENT = Environment(autoescape=True, loader=DictLoader(_TEMPLATES))
 
 def fill_part(
@@ -131,22 +177,24 @@ def fill_page(
     seal = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     def fill(size:int) -> str:
         "The page, which says that it has `size` bytes"
-        words = foot.replace('{size}', f'{size/1e6:.2f} MB')
+        words = foot.replace('{size}', f'{size/1e3:,.0f} KB')
         return str(fill_part('shell', title=title, lead=lead, sections=sections, foot=words, style=Markup(STYLE),
                              script=Markup(SCRIPT), seal=seal))
     return fill(len(fill(0).encode()))
 
 # %% ../../nbs/api/55_report.parts.ipynb #7fbb89c8
-_WORDS = dict(train='training photos', valid='validation photos', test='test photos', support='test photos', flagged='flagged',
-              recall_low='95% from', recall_high='95% to', f1='F1', named='named as', band='group')
+_WORDS = dict(train='training photos', support='test photos', recall_low='95% from', recall_high='95% to', f1='F1',
+              named='named as', band='group')
 
 def _show_cell(value:object) -> dict:
     "What a cell shows, its number where that is rounded, and whether it is text"
-    if value is None or value is pd.NA or isinstance(value, float) and np.isnan(value): return dict(text='–', value='', is_text=False)
+    if value is None or value is pd.NA or isinstance(value, float) and np.isnan(value):
+        return dict(text='–', value='', is_text=False)
     if isinstance(value, (bool, np.bool_)): return dict(text='yes' if value else 'no', is_text=True)
     if isinstance(value, (int, np.integer)): return dict(text=f'{value:,}', value=str(value), is_text=False)
     if isinstance(value, (float, np.floating)):
-        short = f'{value:,.0f}' if float(value).is_integer() and abs(value) > 1 else f'{value:.2f}' if abs(value) >= .005 or not value else f'{value:.1e}'
+        whole, tiny = float(value).is_integer() and abs(value) > 1, 0 < abs(value) < .005
+        short = f'{value:,.0f}' if whole else f'{value:.1e}' if tiny else f'{value:.2f}'
         return dict(text=short, value=f'{value:.6g}', is_text=False)
     return dict(text=str(value), is_text=True)
 
@@ -177,9 +225,11 @@ def show_markdown(
         if block.startswith('#'): parts.append(Markup('<h3>{}</h3>').format(_show_line(block.lstrip('# '))))
         elif block.startswith('|'):
             cells = [[c.replace('\\|', '|').strip() for c in re.split(r'(?<!\\)\|', line)[1:-1]] for line in lines]
-            parts.append(show_table(pd.DataFrame(cells[2:], columns=range(len(cells[0]))).set_axis(cells[0], axis=1), 'Model card', sorts=False))
+            table = pd.DataFrame(cells[2:], columns=range(len(cells[0]))).set_axis(cells[0], axis=1)
+            parts.append(show_table(table, 'Model card', sorts=False))
         elif block.startswith('- '):
             items = re.split(r'\n\s*- ', '\n' + block)[1:]
-            parts.append(Markup('<ul>{}</ul>').format(Markup('').join(Markup('<li>{}</li>').format(_show_line(' '.join(i.split()))) for i in items)))
+            items = [Markup('<li>{}</li>').format(_show_line(' '.join(i.split()))) for i in items]
+            parts.append(Markup('<ul>{}</ul>').format(Markup('').join(items)))
         elif block: parts.append(Markup('<p>{}</p>').format(_show_line(' '.join(lines))))
     return Markup('\n').join(parts)
