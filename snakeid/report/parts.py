@@ -36,7 +36,7 @@ def embed_figure(
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph .* missing')   # a box for a letter; tables have the name
         fig.savefig(file, format='png', dpi=dpi, facecolor='white')
-    few = Image.open(file).convert('RGB').quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few = Image.open(file).convert('RGB').quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(small, 'PNG', optimize=True)
     return dict(src=embed_bytes(small.getvalue(), 'png'), alt=alt, width=round(96*fig.get_size_inches()[0]))
 
