@@ -254,7 +254,7 @@ def test_report_is_self_contained(trained):
     page = Links()
     page.feed(html)
     assert [u[:60] for u in page.found if not u.startswith(('data:', '#'))] == []
-    assert 'img' in page.tags and not page.tags & {'script', 'link', 'iframe', 'object', 'embed', 'base'}
+    assert 'img' in page.tags and not page.tags & {'link', 'iframe', 'object', 'embed', 'base'}
     styles = ' '.join(re.findall(r'<style>(.*?)</style>', html, re.S))
     assert '@import' not in styles and 'url(' not in styles
     assert not re.search(r'https?://', re.sub(r'data:[^"]*', '', html))
@@ -293,8 +293,10 @@ def test_report_escapes_names(tmp_path):
     history = pd.DataFrame(dict(epoch=[1], train_loss=1., valid_loss=1., accuracy=1., macro_f1=1., stage='all layers'))
     page = Links()
     report = write_report(write_run(tmp_path, manifest, Fitted(history, .1, 0), predictions))
-    page.feed(report.read_text(encoding='utf-8'))
-    assert 'script' not in page.tags and all(any(name in t for t in page.text) for name in names)
+    html = report.read_text(encoding='utf-8')
+    page.feed(html)
+    # The one script is the page's own, which sorts its tables
+    assert html.count('<script') == 1 and all(any(name in t for t in page.text) for name in names)
 
 
 # ---- demo ----
