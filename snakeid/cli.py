@@ -70,6 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
                          'harmless one being the dearest error')),
         ('--backend', dict(metavar='NAME', help='what runs the network: torch, onnx, openvino, bf16, int8 (default: the quickest exact one)')),
         ('--submission', dict(metavar='CSV', help='also write an AIcrowd submission here')))
+    add('app', 'serve a page on which photos are sent and named with a trained run, until Ctrl-C (wants the extra voila)',
+        ('run', dict(metavar='RUN', help='folder of a finished run')),
+        ('--taxa', dict(metavar='CSV', help='what is known of species, to warn of venom: scientific_name, venomous')),
+        ('--port', dict(number, default=8866, help='of the page')),
+        ('--host', dict(default='127.0.0.1', metavar='ADDRESS', help='where to listen: this machine alone; 0.0.0.0 lets telephones '
+                        'and everybody else on its networks in')),
+        ('--no-browser', dict(action='store_true', help='do not open the page')))
     add('export', 'write the network of a run as ONNX, for engines that run it faster',
         ('run', dict(metavar='RUN', help='folder of a finished run')),
         ('--int8', dict(action='store_true', help="in eight bits, calibrated on the run's training photos")))
@@ -186,6 +193,12 @@ def _identify(args:argparse.Namespace):
         if 'named' in named: named['species'] = named.named  # a submission has no word for unknown
         print(f"  submission in {write_submission(named, args.submission)}")
 
+def _app(args:argparse.Namespace):
+    "`snakeid app`"
+    print('Loading PyTorch…', flush=True)
+    from snakeid.explore.app import run_app
+    run_app(args.run, args.port, args.taxa, not args.no_browser, host=args.host)
+
 def _export(args:argparse.Namespace):
     "`snakeid export`"
     print('Loading PyTorch…', flush=True)
@@ -212,7 +225,7 @@ def main(
 )->int: # Exit status: 0 done, 2 wrong input, 130 interrupted
     "The command `snakeid`"
     args = make_parser().parse_args(argv)
-    try: dict(demo=_demo, train=_train, identify=_identify, export=_export, report=_report)[args.command](args)
+    try: dict(demo=_demo, train=_train, identify=_identify, app=_app, export=_export, report=_report)[args.command](args)
     except KeyboardInterrupt:
         print('\nsnakeid: interrupted; no half-written file was left under its final name', file=sys.stderr)
         return 130
