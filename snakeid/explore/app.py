@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_port', 'run_app']
 
-# %% ../../nbs/api/65_explore.app.ipynb #747a5008
+# %% ../../nbs/api/65_explore.app.ipynb #49297646
 import json
 import os
 import signal
@@ -25,7 +25,7 @@ from ..data.taxa import read_taxa
 from .identify import open_source
 from .uploads import LARGEST_UPLOAD
 
-# %% ../../nbs/api/65_explore.app.ipynb #2598a33b
+# %% ../../nbs/api/65_explore.app.ipynb #92693aed
 _STYLE = '''<style>
 @media (prefers-color-scheme: dark) {
   :root, body { --jp-layout-color0: #16181b; --jp-layout-color1: #16181b; --jp-layout-color2: #24272b; --jp-ui-font-color0: #fff;
@@ -47,17 +47,18 @@ def _write_served(folder:Path, run:Path, taxa:Path|None) -> Path:
         kernelspec=dict(name='snakeid', display_name='snakeid', language='python')))), encoding='utf-8')
     kernel = folder/'kernels'/'snakeid'
     kernel.mkdir(parents=True)
-    (kernel/'kernel.json').write_text(json.dumps(dict(argv=[sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}'],
+    (kernel/'kernel.json').write_text(json.dumps(dict(argv=[sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}',
+                                                            '--log-level=ERROR'],
                                                       display_name='snakeid', language='python')), encoding='utf-8')
     (folder/'voila.json').write_text(json.dumps(dict(
         Voila=dict(port_retries=0, connection_dir_root=str(folder),
-                   tornado_settings=dict(websocket_max_message_size=2*LARGEST_UPLOAD + 10**6)),
+                   tornado_settings=dict(websocket_max_message_size=2*LARGEST_UPLOAD + 10**6, ws_ping_timeout=30_000)),
         VoilaConfiguration=dict(strip_sources=True, show_tracebacks=False, preheat_kernel=True),
         VoilaKernelManager=dict(kernel_pools_config=dict(default=dict(pool_size=1)), fill_delay=0),
         MappingKernelManager=dict(cull_idle_timeout=1800, cull_interval=60), KernelManager=dict(shutdown_wait_time=1))), encoding='utf-8')
     return notebook
 
-# %% ../../nbs/api/65_explore.app.ipynb #61c7446c
+# %% ../../nbs/api/65_explore.app.ipynb #fdc00b2e
 def check_port(
     port:int, # 1 to 65535
     host:str='127.0.0.1', # Address to listen on

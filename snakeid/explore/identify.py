@@ -6,12 +6,12 @@
 __all__ = ['ADVICE', 'Source', 'open_source', 'LookAlike', 'find_lookalikes', 'Possible', 'Identification', 'warn_of_venom',
            'identify_photo', 'Page', 'show_identification', 'identify']
 
-# %% ../../nbs/api/64_explore.identify.ipynb #702015f8
+# %% ../../nbs/api/64_explore.identify.ipynb #1237de8b
 import base64
 import io
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
@@ -31,14 +31,14 @@ from ..predict.batch import predict_photos
 from ..report.page import Run, read_run
 from ..report.summary import join_truth
 
-# %% ../../nbs/api/64_explore.identify.ipynb #d0e600d8
+# %% ../../nbs/api/64_explore.identify.ipynb #e99561f9
 @dataclass
 class Source:
     "What photos are identified by"
     bundle:Bundle # The network, best calibrated
     run:Run|None = None # Its run, for look-alikes
     venom:Mapping[str,str] = field(default_factory=dict) # Species: 'venomous', 'harmless' or 'not known'; empty without a table
-    thumbs:Thumbs = field(default_factory=lambda: Thumbs(side=140)) # Small pictures of look-alikes
+    thumbs:Thumbs = field(default_factory=lambda: Thumbs(side=110)) # Small pictures of look-alikes
 
 def open_source(
     run:str|os.PathLike|Run|Bundle|Source, # A run's folder, a run, or a network alone
@@ -56,13 +56,14 @@ def open_source(
     status = find_taxa(bundle.species, taxa).venomous
     return Source(bundle, run, dict(zip(bundle.species, status.map({True: 'venomous', False: 'harmless'}).fillna('not known'))))
 
-# %% ../../nbs/api/64_explore.identify.ipynb #44614b6d
+# %% ../../nbs/api/64_explore.identify.ipynb #fc496953
 @dataclass(frozen=True)
 class LookAlike:
     "A species that another is mixed up with"
     species:str # Its name
     photos:int # Test photos of either that were taken for the other
     pictures:tuple[str,...] = () # Paths of some of its training photos
+    venom:str = '' # As in `Possible`
 
 def find_lookalikes(
     run:Run, # A finished run
@@ -86,7 +87,7 @@ def find_lookalikes(
         return tuple([p for p in paths if os.path.isfile(p)][:pictures])
     return [LookAlike(name, int(photos), some(name)) for name, photos in counts.items()]
 
-# %% ../../nbs/api/64_explore.identify.ipynb #39fb936a
+# %% ../../nbs/api/64_explore.identify.ipynb #4202e757
 ADVICE = ('This is a statistical classifier and no medical device. After a bite seek medical help at once, whatever is said here. '
           'Do not touch or catch a snake for a better photo.')
 
@@ -122,18 +123,25 @@ def _find_possible(row:pd.Series, source:Source, calibrated:bool) -> list[Possib
     elif source.bundle.several: names = probs.index[probs >= .05].tolist()
     else: names = probs.index[(probs.cumsum() - probs < .95).to_numpy()].tolist()
     if row.nearest not in names: names.insert(0, row.nearest)
-    return [Possible(s, probs[s], source.venom.get(s, '')) for s in names]
+    return [Possible(s, float(probs[s]), source.venom.get(s, '')) for s in names]
+
+def _tell_share(share:float) -> str:
+    "A share for readers: what is small is not nothing"
+    return 'under 1%' if 0 < share < .005 else f'{share:.0%}'
 
 def warn_of_venom(
     possible:list[Possible], # What the photo may show
     unknown:bool=False, # Is the answer 'unknown'?
-)->str: # '' when there is no table, or when all that it may be is harmless by the table
+    lookalikes:Iterable[LookAlike]=(), # What the answer is mixed up with
+)->str: # '' when there is no table, or when all of these are harmless by the table
     "One sentence about venom"
-    bad = [f'{p.species} ({p.probability:.0%})' for p in possible if p.venom == 'venomous']
+    bad = [f'{p.species} ({_tell_share(p.probability)})' for p in possible if p.venom == 'venomous']
     if bad: return f"It may be venomous: {some_of(bad)}."
     if unknown and any(p.venom for p in possible): return 'The network does not know this animal, so take it for venomous.'
     open_ = [p.species for p in possible if p.venom == 'not known']
-    return f"The table does not say of {some_of(open_)} whether it is venomous: take it for venomous." if open_ else ''
+    if open_: return f"The table does not say of {some_of(open_)} whether it is venomous: take it for venomous."
+    bad = [o.species for o in lookalikes if o.venom == 'venomous']
+    return f"Test photos of it were mixed up with a venomous species: {some_of(bad)}." if bad else ''
 
 def _encode(photo:Image.Image) -> bytes:
     "A picture as JPEG"
@@ -147,7 +155,8 @@ def _look(source:Source, path:Path, species:str) -> tuple[bytes,bytes,list[str]]
     photo.thumbnail((400, 400))
     try: attention = find_attention(source.bundle, path, species)
     except SnakeidError as e: return _encode(photo), b'', [f'Where the network looked cannot be shown: {e}.']
-    return _encode(photo), _encode(lay_attention(photo, attention)) if attention.any() else b'', []
+    if not attention.any(): return _encode(photo), b'', [f'Nothing in the photo speaks for {species} by itself, so there is no map of where the network looked.']
+    return _encode(photo), _encode(lay_attention(photo, attention)), []
 
 def identify_photo(
     run:str|os.PathLike|Run|Bundle|Source, # A run's folder, a run, a network, or all of `open_source`
@@ -167,7 +176,7 @@ def identify_photo(
     lookalikes = []
     if source.run is None: notes.append('Look-alikes are not known: the network came without its run.')
     else:
-        try: lookalikes = find_lookalikes(source.run, row.nearest)
+        try: lookalikes = [replace(o, venom=source.venom.get(o.species, '')) for o in find_lookalikes(source.run, row.nearest)]
         except SnakeidError as e: notes.append(f'Look-alikes cannot be told: {e}.')
         else:
             if not lookalikes: notes.append(f'No test photo of {row.nearest} was taken for another species, nor another for it.')
@@ -175,9 +184,9 @@ def identify_photo(
     if not known: notes.append('This network is not calibrated: its confidences promise nothing, and it calls no photo unknown.')
     coverage = float(known['sets']['coverage']) if known else None
     return Identification(str(row.species), str(row.nearest), float(row.confidence), float(row.vote_share), possible, coverage,
-                          warn_of_venom(possible, row.species == UNKNOWN), lookalikes, picture, attention, notes)
+                          warn_of_venom(possible, row.species == UNKNOWN, lookalikes), lookalikes, picture, attention, notes)
 
-# %% ../../nbs/api/64_explore.identify.ipynb #f76a58de
+# %% ../../nbs/api/64_explore.identify.ipynb #948cbbd9
 class Page(str):
     "HTML that a notebook shows, and that is a text everywhere else"
     def _repr_html_(self): return str(self)
@@ -201,7 +210,7 @@ def _list_possible(found:Identification) -> str:
                else 'The network is not calibrated, so nothing is promised.')
     rows = ''.join(f'<tr><td style="padding:3px 10px 3px 0;overflow-wrap:anywhere"><i>{escape(p.species)}</i>'
                    + (f'<br><span style="{_SMALL}">{"⚠ " if p.venom != "harmless" else ""}{escape(_VENOM[p.venom])}</span>' if p.venom else '')
-                   + f'</td><td style="padding:3px 10px 3px 0;text-align:right">{p.probability:.0%}</td>'
+                   + f'</td><td style="padding:3px 10px 3px 0;text-align:right;white-space:nowrap">{_tell_share(p.probability)}</td>'
                    f'<td style="width:35%">{_bar(p.probability)}</td></tr>' for p in found.possible)
     return (f'<h4 style="margin:14px 0 4px">It may be</h4><p style="margin:0;{_SMALL}">{promise}</p>'
             f'<table style="width:100%;border-collapse:collapse;color:inherit">{rows}</table>')
@@ -213,7 +222,7 @@ def show_identification(
     thumbs:Thumbs|None=None, # Makes the pictures of look-alikes
 )->str: # HTML
     "All that is known of a photo, as a piece of HTML that stands for itself"
-    thumbs, name = thumbs or Thumbs(side=140), f'<i>{escape(found.nearest)}</i>'
+    thumbs, name = thumbs or Thumbs(side=110), f'<i>{escape(found.nearest)}</i>'
     sure = f'{found.confidence:.0%} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
     head = (f'<h3 style="margin:0;overflow-wrap:anywhere">Unknown</h3><p style="margin:0">Like none that the network has learnt; nearest is '
             f'{name} ({escape(sure)}).</p>' if found.species == UNKNOWN else
@@ -226,16 +235,16 @@ def show_identification(
         pictures += _picture(found.attention, f'The photo under a map of what speaks for {found.nearest}', 'Where the network looked: yellow for most, violet for nothing')
     parts.append(f'<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:10px 0;max-width:640px">{pictures}</div>')
     parts.append(_list_possible(found))
-    if found.lookalikes: parts.append('<h4 style="margin:14px 0 4px">Often mixed up with</h4>')
+    if found.lookalikes: parts.append('<h4 style="margin:14px 0 4px">Mixed up with</h4>')
     for o in found.lookalikes:
-        times = f'mixed up in {o.photos} test photo{"s" if o.photos > 1 else ""}'
-        parts.append(show_gallery([(p, (o.species,)) for p in o.pictures], thumbs, title=f'{o.species}: {times}') if o.pictures else
-                     f'<p><b>{escape(o.species)}: {times}</b>; its photos are not here any more</p>')
+        about = f'{o.species}{f" ({_VENOM[o.venom]})" if o.venom else ""}: mixed up in {o.photos} test photo{"s" if o.photos > 1 else ""}'
+        parts.append(show_gallery([(p, (o.species,)) for p in o.pictures], thumbs, title=about) if o.pictures else
+                     f'<p><b>{escape(about)}</b>; its photos are not here any more</p>')
     if found.notes: parts.append(f'<ul style="padding-left:18px;{_SMALL}">{"".join(f"<li>{escape(t)}</li>" for t in found.notes)}</ul>')
     parts.append(f'<p style="{_BOX.format("#8888")}">{escape(found.advice)}</p>')
     return Page(f'<div style="line-height:1.45;max-width:760px;color:inherit;white-space:normal;font-size:15px">{"".join(parts)}</div>')
 
-# %% ../../nbs/api/64_explore.identify.ipynb #a3d19339
+# %% ../../nbs/api/64_explore.identify.ipynb #8c2958f4
 _WITHOUT = ("This kernel has no ipywidgets (<code>pip install ipywidgets</code>), so there is no button. Without it:"
             "<pre>from snakeid.explore.identify import identify_photo\nidentify_photo({}, 'photo.jpg')</pre>")
 

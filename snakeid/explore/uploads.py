@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST_UPLOAD', 'MOST_PIXELS', 'MOST_JPEG_PIXELS', 'UPLOAD_FORMATS', 'check_upload', 'hold_upload', 'tell_reason']
 
-# %% ../../nbs/api/63_explore.uploads.ipynb #55b26dfa
+# %% ../../nbs/api/63_explore.uploads.ipynb #52fc15c4
 import io
 import os
 import tempfile
@@ -19,7 +19,7 @@ from PIL import Image
 from ..core import SnakeidError, import_extra
 from ..data.photo import DECODER_ERRORS, check_size
 
-# %% ../../nbs/api/63_explore.uploads.ipynb #27b92827
+# %% ../../nbs/api/63_explore.uploads.ipynb #39094107
 LARGEST_UPLOAD = 50_000_000 # Bytes
 MOST_PIXELS = 40_000_000 # Of a picture that is decoded whole; each takes 3 to 12 bytes on the way
 MOST_JPEG_PIXELS = 170_000_000 # Of a baseline JPEG, which is decoded at a smaller scale
@@ -69,7 +69,7 @@ def _known_formats() -> set[str]:
     Image.init()
     return set(Image.OPEN)
 
-# %% ../../nbs/api/63_explore.uploads.ipynb #28f6966b
+# %% ../../nbs/api/63_explore.uploads.ipynb #3ae90dcb
 def _read_upload(data:bytes|bytearray|memoryview|str|os.PathLike) -> bytes:
     "The bytes of an upload, or of a file that is not too large"
     if isinstance(data, (bytes, bytearray, memoryview)): return bytes(data)
