@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.skipif(not BROWSER, reason="there is no Chromium"),
               pytest.mark.skipif(os.name == 'nt', reason="the server is ended by signals")]
 
 COMMAND = 'import sys; from snakeid.cli import main; sys.exit(main(sys.argv[1:]))'
-FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update '
-         '--disable-sync').split()
+FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+         '--disable-component-update --disable-sync').split()
 PATIENCE = 240_000 # Milliseconds; a busy machine takes half a minute to load PyTorch
 
 
@@ -45,8 +45,8 @@ class App:
             self.port = s.getsockname()[1]
         self.address, self.told = f'http://127.0.0.1:{self.port}/', []
         argv = [sys.executable, '-c', COMMAND, 'app', *map(str, words), '--port', str(self.port), '--no-browser']
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-                                        env={**os.environ, 'TMPDIR': str(folder)})
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        start_new_session=True, env={**os.environ, 'TMPDIR': str(folder)})
         self.up = threading.Event()
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -126,4 +126,5 @@ def test_identify_in_a_browser(app, trained, tmp_path):
     assert 'ended' in told and 'Traceback' not in told and photos[0].name not in told and 'notes.txt' not in told
     deadline = time.monotonic() + 60
     while list_children(app.folder) and time.monotonic() < deadline: time.sleep(.1)
-    assert list_children(app.folder) == [] and list(app.folder.glob('snakeid-*')) == [] == list(app.folder.glob('voila_*'))
+    assert list_children(app.folder) == []
+    assert list(app.folder.glob('snakeid-*')) == [] == list(app.folder.glob('voila_*'))

@@ -32,7 +32,8 @@ def encode(photo, **options):
 
 def claim_png(width, height):
     "A PNG whose header promises a size, with nothing behind it"
-    def chunk(kind, body): return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
     head = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(b''))
 
@@ -82,7 +83,8 @@ def test_says_what_prediction_says(source, tiny):
     for path in sorted(tiny.images.iterdir())[:6]:
         found = identify_photo(source, path.read_bytes())
         row = predict_photos(source.bundle, path, unknown='energy', sets=True).iloc[0]
-        assert (found.species, found.nearest, found.confidence, found.vote_share) == (row.species, row.named, row.confidence, row.vote_share)
+        told = found.species, found.nearest, found.confidence, found.vote_share
+        assert told == (row.species, row.named, row.confidence, row.vote_share)
         assert '; '.join(p.species for p in found.possible) == row.candidates and found.coverage == .9
         assert found.nearest in [p.species for p in found.possible] and 'medical' in found.advice
         probabilities = [p.probability for p in found.possible]
@@ -97,7 +99,8 @@ def test_takes_bytes_of_every_kind_and_files(source, tiny, trained, photo):
     for same in (bytearray(photo), memoryview(photo), path, str(path)): assert identify_photo(source, same) == found
     assert identify_photo(trained.run, photo) == identify_photo(read_run(trained.run), photo) == found
     alone = identify_photo(trained.run/'bundle', photo)
-    assert alone.lookalikes == [] and alone.confidence == found.confidence and any('without its run' in n for n in alone.notes)
+    assert alone.lookalikes == [] and alone.confidence == found.confidence
+    assert any('without its run' in n for n in alone.notes)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF'])
@@ -121,7 +124,8 @@ def test_turns_the_photo_upright(source):
     exif = Image.Exif()
     exif[0x112] = 6
     found = identify_photo(source, encode(lying, format='JPEG', exif=exif))
-    assert Image.open(io.BytesIO(found.picture)).size == Image.open(io.BytesIO(found.attention or found.picture)).size == (60, 90)
+    for picture in (found.picture, found.attention or found.picture):
+        assert Image.open(io.BytesIO(picture)).size == (60, 90)
 
 
 def test_says_where_no_map_is(source, photo, monkeypatch):
@@ -190,10 +194,12 @@ def test_venom(source, trained, taxa, species, photo):
     assert ('venomous: ' + species[0] in found.warning) == (species[0] in [p.species for p in found.possible])
     bad, good, open_ = Possible('A', .04, 'venomous'), Possible('B', .9, 'harmless'), Possible('C', .02, 'not known')
     assert warn_of_venom([good, bad, open_]) == 'It may be venomous: A (4%).'       # also when it is not the first
-    assert 'take it for venomous' in warn_of_venom([good, open_]) and 'does not know this animal' in warn_of_venom([good], unknown=True)
+    assert 'take it for venomous' in warn_of_venom([good, open_])
+    assert 'does not know this animal' in warn_of_venom([good], unknown=True)
     assert warn_of_venom([good]) == '' == warn_of_venom([Possible('A', 1.)], unknown=True)
     double = LookAlike('D', 2, venom='venomous')
-    assert 'mixed up with a venomous species: D' in warn_of_venom([good], lookalikes=[double]) and 'D' not in warn_of_venom([bad], lookalikes=[double])
+    assert 'mixed up with a venomous species: D' in warn_of_venom([good], lookalikes=[double])
+    assert 'D' not in warn_of_venom([bad], lookalikes=[double])
     assert warn_of_venom([Possible('A', .001, 'venomous')]) == 'It may be venomous: A (under 1%).'
     assert warn_of_venom([good, bad], unknown=True) == 'It may be venomous: A (4%).'
 
@@ -212,8 +218,10 @@ def test_venom_table_of_other_species(trained, tmp_path):
 def confused(source, tmp_path):
     "A run of species A to D: A and B are taken for each other, A once for C, and D never"
     test = [('A', 'B')]*2 + [('B', 'A')] + [('A', 'C')] + [('B', 'C')]*5 + [('D', 'D'), ('C', None), ('A', 'unknown')]
-    manifest = pd.DataFrame([dict(photo_id=str(i), path=str(tmp_path/f'{i}.png'), species=t, split='test', flag='') for i, (t, _) in enumerate(test)]
-                            + [dict(photo_id=f'{s}{i}', path=str(tmp_path/f'{s}{i}.png'), species=s, split='train', flag='') for s in 'ABCD' for i in range(9)])
+    rows = [(str(i), truth, 'test') for i, (truth, _) in enumerate(test)]
+    rows += [(f'{s}{i}', s, 'train') for s in 'ABCD' for i in range(9)]
+    manifest = pd.DataFrame(rows, columns=['photo_id', 'species', 'split']).assign(flag='')
+    manifest['path'] = [str(tmp_path/f'{i}.png') for i in manifest.photo_id]
     predictions = pd.DataFrame([dict(photo_id=str(i), species=n, flag='') for i, (_, n) in enumerate(test)])
     for p in manifest.path: Image.new('RGB', (32, 32), 'red').save(p)
     return replace(source.run, manifest=manifest, predictions=predictions)
@@ -249,13 +257,15 @@ def test_a_run_that_does_not_fit(source, confused, photo):
 def test_page_escapes_and_describes(source, species, photo, confused, tmp_path):
     from snakeid.explore.identify import identify_photo, show_identification
     names = [NASTY, 'A & B <b>', "c' onclick='x"]
-    manifest = confused.manifest.assign(species=confused.manifest.species.map(dict(A=NASTY, B=names[1], C=names[2], D='D')))
-    predictions = confused.predictions.assign(species=confused.predictions.species.replace(dict(A=NASTY, B=names[1], C=names[2])))
-    nasty = replace(source, bundle=replace(source.bundle, species=names), run=replace(confused, manifest=manifest, predictions=predictions),
-                    venom=dict.fromkeys(names, 'venomous'))
+    new = dict(zip('ABC', names))
+    manifest, predictions = (t.assign(species=t.species.replace(new))
+                             for t in (confused.manifest, confused.predictions))
+    nasty = replace(source, bundle=replace(source.bundle, species=names), venom=dict.fromkeys(names, 'venomous'),
+                    run=replace(confused, manifest=manifest, predictions=predictions))
     page = show_identification(identify_photo(nasty, photo))
     tags = Tags(page)
-    assert {t for t, _ in tags.found} <= {'div', 'h3', 'h4', 'p', 'b', 'i', 'br', 'figure', 'img', 'figcaption', 'table', 'tr', 'td', 'span', 'ul', 'li'}
+    known = 'div h3 h4 p b i br figure img figcaption table tr td span ul li'.split()
+    assert {t for t, _ in tags.found} <= set(known)
     assert not any(a.startswith('on') for _, attrs in tags.found for a in attrs)
     images = [attrs for t, attrs in tags.found if t == 'img']
     assert len(images) >= 4 and all(a['alt'].strip() and a['src'].startswith('data:image/jpeg;base64,') for a in images)
@@ -312,7 +322,8 @@ def test_files_that_are_none(source, tmp_path):
     from snakeid.core import SnakeidError
     from snakeid.explore.identify import identify_photo
     with (tmp_path/'huge.jpg').open('wb') as f: f.truncate(10**12)
-    for bad, part in ((tmp_path/'gone.jpg', 'check its name'), (tmp_path, 'is a folder'), (7, 'found int'), (tmp_path/'huge.jpg', 'at most 50 MB')):
+    for bad, part in ((tmp_path/'gone.jpg', 'check its name'), (tmp_path, 'is a folder'), (7, 'found int'),
+                      (tmp_path/'huge.jpg', 'at most 50 MB')):
         with pytest.raises(SnakeidError, match=part): identify_photo(source, bad)
 
 
@@ -416,8 +427,9 @@ def test_without_ipywidgets(trained, monkeypatch):
 # ---- where the network looked ----
 
 
-@pytest.mark.parametrize('arch', ['test_vit', 'test_vit2', 'test_convnext', 'test_efficientnet', 'test_resnet', 'densenet121', 'mobilenet_v3_small',
-                                  'squeezenet1_1', 'swin_tiny_patch4_window7_224', 'torchvision/swin_t', 'torchvision/vit_b_32'])
+@pytest.mark.parametrize('arch', [
+    'test_vit', 'test_vit2', 'test_convnext', 'test_efficientnet', 'test_resnet', 'densenet121', 'mobilenet_v3_small',
+    'squeezenet1_1', 'swin_tiny_patch4_window7_224', 'torchvision/swin_t', 'torchvision/vit_b_32'])
 def test_finds_a_map_in(arch, tiny):
     import torch
     from torch import nn
@@ -441,9 +453,10 @@ def test_finds_a_map_in(arch, tiny):
 # ---- the page of a run ----
 
 
-@pytest.mark.parametrize('words,part', [(('FOLDER',), 'holds no trained model'), (('RUN', '--port', 'BUSY'), 'choose another port'),
-                                        (('RUN', '--port', 0), 'between 1 and 65535'), (('RUN', '--taxa', 'gone.csv'), 'gone.csv'),
-                                        (('RUN', '--host', '203.0.113.1'), 'of 203.0.113.1 cannot be used')])
+@pytest.mark.parametrize('words,part', [
+    (('FOLDER',), 'holds no trained model'), (('RUN', '--port', 'BUSY'), 'choose another port'),
+    (('RUN', '--port', 0), 'between 1 and 65535'), (('RUN', '--taxa', 'gone.csv'), 'gone.csv'),
+    (('RUN', '--host', '203.0.113.1'), 'of 203.0.113.1 cannot be used')])
 def test_app_refuses_in_one_sentence(trained, call, tmp_path, elsewhere, look, words, part):
     pytest.importorskip('voila')
     with socket.socket() as busy:
@@ -467,7 +480,8 @@ def test_app_whose_server_does_not_start(trained, call, monkeypatch, elsewhere, 
     pytest.importorskip('voila')
     import snakeid.explore.app as module
     real = subprocess.Popen
-    monkeypatch.setattr(module.subprocess, 'Popen', lambda argv, **kwargs: real([sys.executable, '-c', 'raise SystemExit(3)'], **kwargs))
+    fails = [sys.executable, '-c', 'raise SystemExit(3)']
+    monkeypatch.setattr(module.subprocess, 'Popen', lambda argv, **kwargs: real(fails, **kwargs))
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -486,8 +500,10 @@ def test_app_ends_with_its_server(trained, call, monkeypatch, elsewhere, look, n
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     def start(argv, **kwargs):
-        assert f'--port={port}' in argv and Path(kwargs['cwd'], 'identify.ipynb').exists() and Path(kwargs['cwd']).parent == elsewhere
-        started.append(real([sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', str(port)], stderr=subprocess.DEVNULL, **kwargs))
+        served = Path(kwargs['cwd'])
+        assert f'--port={port}' in argv and (served/'identify.ipynb').exists() and served.parent == elsewhere
+        other = [sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', str(port)]
+        started.append(real(other, stderr=subprocess.DEVNULL, **kwargs))
         return started[0]
     monkeypatch.setattr(module.subprocess, 'Popen', start)
     monkeypatch.setattr(module.webbrowser, 'open', lambda url: (opened.append(url), os.kill(os.getpid(), number)))

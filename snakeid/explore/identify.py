@@ -155,7 +155,8 @@ def _look(source:Source, path:Path, species:str) -> tuple[bytes,bytes,list[str]]
     photo.thumbnail((400, 400))
     try: attention = find_attention(source.bundle, path, species)
     except SnakeidError as e: return _encode(photo), b'', [f'Where the network looked cannot be shown: {e}.']
-    if not attention.any(): return _encode(photo), b'', [f'Nothing in the photo speaks for {species} by itself, so there is no map of where the network looked.']
+    if not attention.any():
+        return _encode(photo), b'', [f'Nothing in the photo speaks for {species} by itself: there is no map of where the network looked.']
     return _encode(photo), _encode(lay_attention(photo, attention)), []
 
 def identify_photo(
@@ -232,8 +233,10 @@ def show_identification(
         parts.append(f'<p role="alert" style="{_BOX.format("#d55e00")};background:#d55e0022"><b>⚠ {escape(found.warning)}</b></p>')
     pictures = _picture(found.picture, 'The photo that was sent', 'Your photo') if found.picture else ''
     if found.attention:
-        pictures += _picture(found.attention, f'The photo under a map of what speaks for {found.nearest}', 'Where the network looked: yellow for most, violet for nothing')
-    parts.append(f'<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:10px 0;max-width:640px">{pictures}</div>')
+        pictures += _picture(found.attention, f'The photo under a map of what speaks for {found.nearest}',
+                             'Where the network looked: yellow for most, violet for nothing')
+    parts.append('<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:10px 0;max-width:640px">'
+                 f'{pictures}</div>')
     parts.append(_list_possible(found))
     if found.lookalikes: parts.append('<h4 style="margin:14px 0 4px">Mixed up with</h4>')
     for o in found.lookalikes:
@@ -263,7 +266,8 @@ def identify(
     def tell(text:str):
         "A sentence below the button"
         text = text[:1].upper() + text[1:]
-        status.value = f'<p role="status" style="line-height:1.4;margin:4px 0;max-width:760px;white-space:normal"><b>{escape(text)}</b></p>' if text else ''
+        style = 'line-height:1.4;margin:4px 0;max-width:760px;white-space:normal'
+        status.value = f'<p role="status" style="{style}"><b>{escape(text)}</b></p>' if text else ''
     @shows_errors(tell)
     def take(change:dict):
         "Look at a photo that has come, and forget it"
