@@ -40,11 +40,11 @@ def run_apart(*argvs):
 
 def test_help_is_light():
     # What takes seconds to load is not loaded; the time itself depends on the machine and is no test
-    argvs = [['--help'], *[[c, '--help'] for c in ('demo', 'train', 'identify', 'report')]]
+    argvs = [['--help'], *[[c, '--help'] for c in ('demo', 'train', 'identify', 'app', 'report')]]
     told = run_apart(*argvs)
     assert len(told) == len(argvs) and [status for status, _, _ in told] == [0]*len(argvs)
     assert HEAVY & set(told[-1][2]) == set()
-    for command in ('demo', 'train', 'identify', 'report'): assert command in told[0][1]
+    for command in ('demo', 'train', 'identify', 'app', 'report'): assert command in told[0][1]
     for argv, (_, text, _) in zip(argvs[1:], told[1:], strict=True): assert f'usage: snakeid {argv[0]}' in text
 
 

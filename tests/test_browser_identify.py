@@ -1,0 +1,130 @@
+"`snakeid app` in a browser: a photo, a file that is none, and a photo again; then the end"
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import pytest
+
+playwright = pytest.importorskip('playwright.sync_api', reason="playwright is not installed")
+pytest.importorskip('voila', reason="the extra voila is not installed")
+
+BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+pytestmark = [pytest.mark.skipif(not BROWSER, reason="there is no Chromium"),
+              pytest.mark.skipif(os.name == 'nt', reason="the server is ended by signals")]
+
+COMMAND = 'import sys; from snakeid.cli import main; sys.exit(main(sys.argv[1:]))'
+FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+         '--disable-component-update --disable-sync').split()
+PATIENCE = 240_000 # Milliseconds; a busy machine takes half a minute to load PyTorch
+
+
+def list_children(folder):
+    "Processes whose command line or folder lies below a folder"
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/cmdline', encoding='utf-8', errors='replace') as f: told = f.read()
+            if str(folder) in told or os.readlink(f'/proc/{pid}/cwd').startswith(str(folder)): found.append(int(pid))
+        except OSError: continue
+    return [p for p in found if p != os.getpid()]
+
+
+class App:
+    "The command as a process of its own, and what it printed"
+    def __init__(self, folder, *words):
+        self.folder = folder
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            self.port = s.getsockname()[1]
+        self.address, self.told = f'http://127.0.0.1:{self.port}/', []
+        argv = [sys.executable, '-c', COMMAND, 'app', *map(str, words), '--port', str(self.port), '--no-browser']
+        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        start_new_session=True, env={**os.environ, 'TMPDIR': str(folder)})
+        self.up = threading.Event()
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        "Read until the end"
+        for line in self.process.stdout:
+            self.told.append(line)
+            if self.address in line: self.up.set()
+        self.up.set()
+
+    def end(self):
+        "Send what Ctrl-C sends, and return the exit status"
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(90)
+
+    def clean(self):
+        "Leave nothing behind, however the test ended"
+        if self.process.poll() is None: self.process.kill()
+        self.process.wait()
+        for pid in list_children(self.folder):
+            try: os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError: continue
+
+
+@pytest.fixture
+def app(trained, tmp_path):
+    "The app of a small run, with a table in which every species is venomous"
+    species = sorted(set(pd.read_csv(trained.labels).scientific_name))
+    pd.DataFrame(dict(scientific_name=species, venomous='yes')).to_csv(tmp_path/'taxa.csv', index=False)
+    folder = tmp_path/'temporary'
+    folder.mkdir()
+    app = App(folder, trained.run, '--taxa', tmp_path/'taxa.csv')
+    app.species = species
+    try:
+        assert app.up.wait(PATIENCE/1000) and app.process.poll() is None, ''.join(app.told)
+        yield app
+    finally: app.clean()
+
+
+def test_identify_in_a_browser(app, trained, tmp_path):
+    (tmp_path/'notes.txt').write_text('It was brown and this long.')
+    photos = sorted(trained.images.iterdir())[:2]
+    with playwright.sync_playwright() as pw:
+        browser = pw.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        try:
+            page = browser.new_page(viewport=dict(width=390, height=800))
+            page.set_default_timeout(PATIENCE)
+            page.goto(app.address)
+            button = page.get_by_role('button', name='Choose or take a photo')
+            button.wait_for()
+            def send(path):
+                "Choose a file as a user does"
+                with page.expect_file_chooser() as chooser: button.click()
+                chooser.value.set_files(path)
+            answer = page.locator('h3', has_text=re.compile('Unknown|' + '|'.join(app.species)))
+
+            send(photos[0])
+            answer.wait_for()
+            page.get_by_text(re.compile('It may be venomous')).wait_for()
+            page.get_by_text(re.compile('no medical device')).wait_for()
+            assert page.get_by_alt_text('The photo that was sent').evaluate('i => i.complete && i.naturalWidth > 0')
+
+            send(tmp_path/'notes.txt')
+            page.get_by_text('The file is no photo that can be read: send a JPEG, PNG or WebP').wait_for()
+            answer.wait_for(state='detached')
+
+            send(photos[1])
+            answer.wait_for()
+            page.get_by_text('no photo that can be read').wait_for(state='detached')
+            assert page.evaluate('document.documentElement.scrollWidth') <= 390
+        finally: browser.close()
+    # A photo leaves nothing in the temporary folder of the server and its kernels
+    left = [p for p in app.folder.rglob('*') if p.suffix in ('.jpg', '.png') or p.name.startswith('photo')]
+    assert left == []
+    assert app.end() == 0, ''.join(app.told)
+    told = ''.join(app.told)
+    assert 'ended' in told and 'Traceback' not in told and photos[0].name not in told and 'notes.txt' not in told
+    deadline = time.monotonic() + 60
+    while list_children(app.folder) and time.monotonic() < deadline: time.sleep(.1)
+    assert list_children(app.folder) == []
+    assert list(app.folder.glob('snakeid-*')) == [] == list(app.folder.glob('voila_*'))

@@ -1,0 +1,513 @@
+"One photo and what a run says of it: uploads of all kinds, the page, the button, and where the network looked"
+import io
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+NASTY = '<script>alert(1)</script>" onerror="alert(2)'
+
+
+def encode(photo, **options):
+    "A picture as the bytes of a file"
+    out = io.BytesIO()
+    photo.save(out, **options)
+    return out.getvalue()
+
+
+def claim_png(width, height):
+    "A PNG whose header promises a size, with nothing behind it"
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    head = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(b''))
+
+
+class Tags(HTMLParser):
+    "Tags with their attributes, and the text between them"
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.text = [], []
+        self.feed(html)
+    def handle_starttag(self, tag, attrs): self.found.append((tag, dict(attrs)))
+    def handle_data(self, data): self.text.append(data)
+
+
+@pytest.fixture(scope='module')
+def photo(tiny):
+    "The bytes of a photo"
+    return sorted(tiny.images.iterdir())[0].read_bytes()
+
+
+@pytest.fixture(scope='module')
+def source(trained):
+    "The trained run, opened once"
+    from snakeid.explore.identify import open_source
+    return open_source(trained.run)
+
+
+@pytest.fixture(scope='module')
+def species(source): return source.bundle.species
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    "A folder of their own for temporary files"
+    folder = tmp_path/'temporary'
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
+    return folder
+
+
+# ---- the answer ----
+
+
+def test_says_what_prediction_says(source, tiny):
+    from snakeid.explore.identify import identify_photo
+    from snakeid.predict.batch import predict_photos
+    for path in sorted(tiny.images.iterdir())[:6]:
+        found = identify_photo(source, path.read_bytes())
+        row = predict_photos(source.bundle, path, unknown='energy', sets=True).iloc[0]
+        told = found.species, found.nearest, found.confidence, found.vote_share
+        assert told == (row.species, row.named, row.confidence, row.vote_share)
+        assert '; '.join(p.species for p in found.possible) == row.candidates and found.coverage == .9
+        assert found.nearest in [p.species for p in found.possible] and 'medical' in found.advice
+        probabilities = [p.probability for p in found.possible]
+        assert probabilities == sorted(probabilities, reverse=True) and 0 < sum(probabilities) <= 1.0001
+
+
+def test_takes_bytes_of_every_kind_and_files(source, tiny, trained, photo):
+    from snakeid.explore.identify import identify_photo
+    from snakeid.report.page import read_run
+    path = sorted(tiny.images.iterdir())[0]
+    found = identify_photo(source, photo)
+    for same in (bytearray(photo), memoryview(photo), path, str(path)): assert identify_photo(source, same) == found
+    assert identify_photo(trained.run, photo) == identify_photo(read_run(trained.run), photo) == found
+    alone = identify_photo(trained.run/'bundle', photo)
+    assert alone.lookalikes == [] and alone.confidence == found.confidence
+    assert any('without its run' in n for n in alone.notes)
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF'])
+def test_takes_formats(source, photo, kind):
+    from snakeid.explore.identify import identify_photo
+    if kind not in Image.registered_extensions().values(): pytest.skip(f"this Pillow knows no {kind}")
+    assert identify_photo(source, encode(Image.open(io.BytesIO(photo)), format=kind)).species
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'CMYK', 'I;16', '1'])
+def test_takes_modes(source, photo, mode):
+    from snakeid.explore.identify import identify_photo
+    im = Image.open(io.BytesIO(photo))
+    im = Image.fromarray(np.asarray(im.convert('L')).astype(np.uint16) << 8) if mode == 'I;16' else im.convert(mode)
+    assert identify_photo(source, encode(im, format='TIFF')).species
+
+
+def test_turns_the_photo_upright(source):
+    from snakeid.explore.identify import identify_photo
+    lying = Image.new('RGB', (90, 60), 'blue')
+    exif = Image.Exif()
+    exif[0x112] = 6
+    found = identify_photo(source, encode(lying, format='JPEG', exif=exif))
+    for picture in (found.picture, found.attention or found.picture):
+        assert Image.open(io.BytesIO(picture)).size == (60, 90)
+
+
+def test_says_where_no_map_is(source, photo, monkeypatch):
+    import snakeid.explore.identify as module
+    from snakeid.core import SnakeidError
+    with monkeypatch.context() as m:
+        m.setattr(module, 'find_attention', lambda *args: np.zeros((64, 64), np.float32))
+        found = module.identify_photo(source, photo)
+    assert found.attention == b'' and any('Nothing in the photo speaks' in n for n in found.notes)
+    def refuse(*args): raise SnakeidError('an MLP has no map')
+    with monkeypatch.context() as m:
+        m.setattr(module, 'find_attention', refuse)
+        found = module.identify_photo(source, photo)
+    assert found.attention == b'' and found.picture and any('an MLP has no map' in n for n in found.notes)
+
+
+def test_shows_large_photos_small(source):
+    from snakeid.explore.identify import identify_photo
+    wide = Image.effect_noise((3000, 1000), 60).convert('RGB')
+    found = identify_photo(source, encode(wide, format='JPEG'))
+    assert Image.open(io.BytesIO(found.picture)).size == (400, 133) and len(found.picture) < 100_000
+
+
+def test_without_calibration(source, photo):
+    from snakeid.explore.identify import identify_photo, show_identification
+    found = identify_photo(replace(source, bundle=replace(source.bundle, calibration={})), photo)
+    assert found.coverage is None and found.species == found.nearest != 'unknown'
+    probabilities = [p.probability for p in found.possible]
+    assert sum(probabilities) >= .95 > sum(probabilities[:-1])
+    page = show_identification(found)
+    assert 'not calibrated' in page and 'nothing is promised' in page
+
+
+def test_a_network_that_names_several(source, photo):
+    from snakeid.explore.identify import identify_photo
+    found = identify_photo(replace(source.bundle, several=True, calibration={}), photo)
+    assert found.species in [p.species for p in found.possible] and found.coverage is None
+
+
+def test_unknown(source, photo):
+    from snakeid.explore.identify import identify_photo, show_identification
+    strict = json.loads(json.dumps(source.bundle.calibration))
+    strict['four/mean']['thresholds']['energy'] = 1e9
+    found = identify_photo(replace(source, bundle=replace(source.bundle, calibration=strict)), photo)
+    assert found.species == 'unknown' and found.nearest in source.bundle.species
+    page = show_identification(found)
+    assert 'Unknown' in page and f'nearest is <i>{found.nearest}</i>' in page
+
+
+# ---- venom ----
+
+
+@pytest.fixture
+def taxa(tmp_path, species):
+    "A table in which the first species is venomous, the second harmless, and the third not listed"
+    pd.DataFrame(dict(scientific_name=species[:2], venomous=['yes', 'no'])).to_csv(tmp_path/'taxa.csv', index=False)
+    return tmp_path/'taxa.csv'
+
+
+def test_venom(source, trained, taxa, species, photo):
+    from snakeid.explore.identify import LookAlike, Possible, identify_photo, open_source, warn_of_venom
+    known = open_source(trained.run, taxa)
+    assert known.venom == dict(zip(species, ('venomous', 'harmless', 'not known'))) and open_source(known) is known
+    found = identify_photo(known, photo)
+    assert [p.venom for p in found.possible] == [known.venom[p.species] for p in found.possible]
+    assert ('venomous: ' + species[0] in found.warning) == (species[0] in [p.species for p in found.possible])
+    bad, good, open_ = Possible('A', .04, 'venomous'), Possible('B', .9, 'harmless'), Possible('C', .02, 'not known')
+    assert warn_of_venom([good, bad, open_]) == 'It may be venomous: A (4%).'       # also when it is not the first
+    assert 'take it for venomous' in warn_of_venom([good, open_])
+    assert 'does not know this animal' in warn_of_venom([good], unknown=True)
+    assert warn_of_venom([good]) == '' == warn_of_venom([Possible('A', 1.)], unknown=True)
+    double = LookAlike('D', 2, venom='venomous')
+    assert 'mixed up with a venomous species: D' in warn_of_venom([good], lookalikes=[double])
+    assert 'D' not in warn_of_venom([bad], lookalikes=[double])
+    assert warn_of_venom([Possible('A', .001, 'venomous')]) == 'It may be venomous: A (under 1%).'
+    assert warn_of_venom([good, bad], unknown=True) == 'It may be venomous: A (4%).'
+
+
+def test_venom_table_of_other_species(trained, tmp_path):
+    from snakeid.core import SnakeidError
+    from snakeid.explore.identify import open_source
+    (tmp_path/'other.csv').write_text('scientific_name,venomous\nNaja naja,yes\n')
+    with pytest.raises(SnakeidError, match='none of the 3 species'): open_source(trained.run, tmp_path/'other.csv')
+
+
+# ---- look-alikes ----
+
+
+@pytest.fixture
+def confused(source, tmp_path):
+    "A run of species A to D: A and B are taken for each other, A once for C, and D never"
+    test = [('A', 'B')]*2 + [('B', 'A')] + [('A', 'C')] + [('B', 'C')]*5 + [('D', 'D'), ('C', None), ('A', 'unknown')]
+    rows = [(str(i), truth, 'test') for i, (truth, _) in enumerate(test)]
+    rows += [(f'{s}{i}', s, 'train') for s in 'ABCD' for i in range(9)]
+    manifest = pd.DataFrame(rows, columns=['photo_id', 'species', 'split']).assign(flag='')
+    manifest['path'] = [str(tmp_path/f'{i}.png') for i in manifest.photo_id]
+    predictions = pd.DataFrame([dict(photo_id=str(i), species=n, flag='') for i, (_, n) in enumerate(test)])
+    for p in manifest.path: Image.new('RGB', (32, 32), 'red').save(p)
+    return replace(source.run, manifest=manifest, predictions=predictions)
+
+
+def test_lookalikes_of_both_directions(confused):
+    from snakeid.explore.identify import find_lookalikes
+    found = find_lookalikes(confused, 'A')
+    assert [(o.species, o.photos) for o in found] == [('B', 3), ('C', 1)]
+    assert [(o.species, o.photos) for o in find_lookalikes(confused, 'B', n=1)] == [('C', 5)]
+    assert find_lookalikes(confused, 'D') == []
+    assert [Path(p).name for p in found[0].pictures] == ['B0.png', 'B1.png', 'B2.png']
+
+
+def test_lookalikes_whose_photos_are_gone(confused, tmp_path):
+    from snakeid.explore.identify import find_lookalikes
+    for i in (0, 2, 4): (tmp_path/f'B{i}.png').unlink()
+    assert [Path(p).name for p in find_lookalikes(confused, 'A')[0].pictures] == ['B1.png', 'B3.png', 'B5.png']
+    for p in tmp_path.glob('*.png'): p.unlink()
+    assert [o.pictures for o in find_lookalikes(confused, 'A')] == [(), ()]
+
+
+def test_a_run_that_does_not_fit(source, confused, photo):
+    from snakeid.explore.identify import identify_photo
+    broken = replace(confused, predictions=confused.predictions.head(2))
+    found = identify_photo(replace(source, run=broken), photo)
+    assert found.lookalikes == [] and any('have no prediction' in n for n in found.notes)
+
+
+# ---- the page ----
+
+
+def test_page_escapes_and_describes(source, species, photo, confused, tmp_path):
+    from snakeid.explore.identify import identify_photo, show_identification
+    names = [NASTY, 'A & B <b>', "c' onclick='x"]
+    new = dict(zip('ABC', names))
+    manifest, predictions = (t.assign(species=t.species.replace(new))
+                             for t in (confused.manifest, confused.predictions))
+    nasty = replace(source, bundle=replace(source.bundle, species=names), venom=dict.fromkeys(names, 'venomous'),
+                    run=replace(confused, manifest=manifest, predictions=predictions))
+    page = show_identification(identify_photo(nasty, photo))
+    tags = Tags(page)
+    known = 'div h3 h4 p b i br figure img figcaption table tr td span ul li'.split()
+    assert {t for t, _ in tags.found} <= set(known)
+    assert not any(a.startswith('on') for _, attrs in tags.found for a in attrs)
+    images = [attrs for t, attrs in tags.found if t == 'img']
+    assert len(images) >= 4 and all(a['alt'].strip() and a['src'].startswith('data:image/jpeg;base64,') for a in images)
+    assert any(n in ''.join(tags.text) for n in names) and str(tmp_path) not in page and 'medical' in page
+    assert 'color:#000' not in page and 'background:#fff' not in page                # legible on any ground
+    assert any(attrs.get('role') == 'alert' for _, attrs in tags.found)
+
+
+# ---- uploads ----
+
+BAD = {
+    'empty': (b'', 'is empty'),
+    'text': (b'It was brown and this long.', 'no photo that can be read'),
+    'html': (b'<!DOCTYPE html><html></html>', 'no photo that can be read'),
+    'svg': (b'<svg xmlns="http://www.w3.org/2000/svg" width="90" height="90"/>', 'no photo that can be read'),
+    'postscript': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n', 'no photo that can be read'),
+    'film': (b'\0\0\0\x18ftypmp42' + bytes(500), 'no photo that can be read'),
+    'zeros': (bytes(5000), 'no photo that can be read'),
+    'start of a JPEG': (b'\xff\xd8\xff\xe0', 'no photo that can be read'),
+    '100 MB': (b'\xff\xd8\xff' + bytes(100_000_000), '100 MB, and at most 50 MB'),
+    '900 million pixels': (claim_png(30_000, 30_000), 'over 179 million'),
+    '81 million pixels': (claim_png(9_000, 9_000), '9000×9000'),
+    'no pixels': (claim_png(0, 10), 'no photo that can be read'),
+    'too small': (encode(Image.new('RGB', (9, 300)), format='PNG'), 'too few to show an animal'),
+    'header of a PNG': (claim_png(300, 300), 'cut off'),
+    'HEIC': (b'\0\0\0\x18ftypheic\0\0\0\0mif1heic' + bytes(100), "pip install 'snakeid[heic]'"),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_refuses_in_one_sentence(source, name, elsewhere, look, monkeypatch):
+    from snakeid.core import SnakeidError
+    from snakeid.explore.identify import identify_photo
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    data, part = BAD[name]
+    with pytest.raises(SnakeidError) as e: identify_photo(source, data)
+    said = str(e.value)
+    assert part in said and '\n' not in said and str(elsewhere) not in said and len(said) < 300
+    assert look(elsewhere) == {}
+
+
+def test_cut_off_photos(source, tiny):
+    from snakeid.core import SnakeidError
+    from snakeid.explore.identify import identify_photo
+    data = encode(Image.effect_noise((600, 400), 50).convert('RGB'), format='JPEG')
+    for share in (.01, .1, .5, .9):
+        with pytest.raises(SnakeidError) as e: identify_photo(source, data[:int(share*len(data))])
+        assert 'cut off' in str(e.value) or 'read' in str(e.value), share
+    whole, nearly = identify_photo(source, data), identify_photo(source, data[:-2])  # only the end marker is missing
+    assert nearly.nearest == whole.nearest and nearly.confidence == pytest.approx(whole.confidence, abs=1e-3)
+
+
+def test_files_that_are_none(source, tmp_path):
+    from snakeid.core import SnakeidError
+    from snakeid.explore.identify import identify_photo
+    with (tmp_path/'huge.jpg').open('wb') as f: f.truncate(10**12)
+    for bad, part in ((tmp_path/'gone.jpg', 'check its name'), (tmp_path, 'is a folder'), (7, 'found int'),
+                      (tmp_path/'huge.jpg', 'at most 50 MB')):
+        with pytest.raises(SnakeidError, match=part): identify_photo(source, bad)
+
+
+def test_heic_with_the_extra(source, tiny):
+    heif = pytest.importorskip('pillow_heif', reason="the extra heic is not installed")
+    from snakeid.explore.identify import identify_photo
+    heif.register_heif_opener()
+    im = Image.open(sorted(tiny.images.iterdir())[0])
+    assert identify_photo(source, encode(im, format='HEIF')).species
+
+
+MEASURE = '''
+import sys
+from pathlib import Path
+from snakeid.explore.uploads import hold_upload
+from snakeid.data.photo import open_photo
+from snakeid.predict.views import WHOLE, read_views
+def peak(): return int([l for l in open('/proc/self/status') if l.startswith('VmHWM')][0].split()[1])/1e3
+data, before = Path(sys.argv[1]).read_bytes(), peak()
+with hold_upload(data) as path:
+    open_photo(path, least=400)
+    assert not isinstance(next(iter(read_views([path], (WHOLE,), 224, 1, ahead=1))), str)
+print(peak() - before)
+'''
+
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason="the system does not tell the peak of memory")
+def test_many_pixels_cost_little_memory(tmp_path):
+    # 144 million pixels would take 432 MB; at an eighth of their sides they take 7
+    Image.new('RGB', (12_000, 12_000), 'green').save(tmp_path/'large.jpg')
+    done = subprocess.run([sys.executable, '-c', MEASURE, str(tmp_path/'large.jpg')], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 120, f"{done.stdout} MB"
+
+
+def test_progressive_photos_are_held_to_fewer_pixels():
+    # Their coefficients are kept whole, whatever the scale
+    from snakeid.core import SnakeidError
+    from snakeid.explore.uploads import check_upload
+    large = Image.new('L', (7000, 7000))
+    assert check_upload(encode(large, format='JPEG')) == '.jpg'
+    with pytest.raises(SnakeidError, match='7000×7000'): check_upload(encode(large, format='JPEG', progressive=True))
+
+
+def test_nothing_is_kept_or_told(source, trained, photo, elsewhere, look, capfd):
+    from snakeid.explore.identify import identify_photo
+    before, here = look(trained.run), set(os.listdir())
+    identify_photo(source, photo)
+    assert look(elsewhere) == {} and look(trained.run) == before and set(os.listdir()) == here
+    assert capfd.readouterr() == ('', '')
+
+
+# ---- the button ----
+
+
+@contextmanager
+def sender(source):
+    "The widget's parts, and a function that does what a browser does when a file is chosen"
+    from snakeid.explore.identify import identify
+    upload, about, status, answer = identify(source).children
+    def send(data, name='photo.jpg'):
+        upload.value = ({'name': name, 'type': 'image/jpeg', 'size': len(data), 'content': memoryview(data),
+                         'last_modified': datetime.now(timezone.utc)},)
+    yield upload, status, answer, send
+
+
+def test_button(source, photo, species, elsewhere, look):
+    with sender(source) as (upload, status, answer, send):
+        assert upload.accept == 'image/*' and not upload.multiple
+        for name in BAD:
+            if name == 'HEIC': continue
+            send(BAD[name][0], name)
+            assert BAD[name][1] in status.value and answer.value == '' and upload.value == (), name
+        send(photo)
+        assert any(s in answer.value for s in species) and status.value == '' and upload.value == ()
+        send(BAD['text'][0])
+        assert answer.value == ''                        # an answer does not stand beside another photo's error
+        for _ in range(2): send(photo)                   # the same once more
+        assert any(s in answer.value for s in species)
+    assert look(elsewhere) == {}
+
+
+def test_button_survives_what_nobody_foresaw(source, photo, monkeypatch, capfd):
+    import snakeid.explore.identify as module
+    with sender(source) as (upload, status, answer, send):
+        with monkeypatch.context() as m:
+            m.setattr(module, 'predict_photos', lambda *args, **kwargs: 1/0)
+            send(photo)
+        assert 'ZeroDivisionError' in status.value and answer.value == ''
+        send(photo)
+        assert answer.value and not status.value
+
+
+def test_without_ipywidgets(trained, monkeypatch):
+    from snakeid.explore.identify import identify
+    monkeypatch.setitem(sys.modules, 'ipywidgets', None)
+    page = identify(trained.run)
+    assert 'identify_photo' in page and 'pip install ipywidgets' in page and page == page._repr_html_()
+
+
+# ---- where the network looked ----
+
+
+@pytest.mark.parametrize('arch', [
+    'test_vit', 'test_vit2', 'test_convnext', 'test_efficientnet', 'test_resnet', 'densenet121', 'mobilenet_v3_small',
+    'squeezenet1_1', 'swin_tiny_patch4_window7_224', 'torchvision/swin_t', 'torchvision/vit_b_32'])
+def test_finds_a_map_in(arch, tiny):
+    import torch
+    from torch import nn
+
+    from snakeid.models.bundle import Bundle
+    from snakeid.models.factory import make_body, make_head
+    from snakeid.predict.attention import find_attention
+    torch.manual_seed(0)
+    body, spec = make_body(arch, 'none')
+    for p in body.parameters(): p.requires_grad_(False)  # as after training the head alone
+    model = nn.Sequential(body, make_head(spec.features, 4))
+    bundle = Bundle(model.eval(), list('abcd'), spec, spec.size)
+    path = sorted(tiny.images.iterdir())[0]
+    maps = np.array([find_attention(bundle, path, s) for s in 'abcd'])
+    assert maps.shape == (4, spec.size, spec.size) and maps.min() == 0 and maps.max() == 1
+    assert maps.std((1, 2)).max() > .01 and len({m.tobytes() for m in maps}) > 1
+    assert not any(m._forward_hooks for m in model.modules()) and all(p.grad is None for p in model.parameters())
+    assert np.array_equal(find_attention(bundle, path, 'a'), maps[0])
+
+
+# ---- the page of a run ----
+
+
+@pytest.mark.parametrize('words,part', [
+    (('FOLDER',), 'holds no trained model'), (('RUN', '--port', 'BUSY'), 'choose another port'),
+    (('RUN', '--port', 0), 'between 1 and 65535'), (('RUN', '--taxa', 'gone.csv'), 'gone.csv'),
+    (('RUN', '--host', '203.0.113.1'), 'of 203.0.113.1 cannot be used')])
+def test_app_refuses_in_one_sentence(trained, call, tmp_path, elsewhere, look, words, part):
+    pytest.importorskip('voila')
+    with socket.socket() as busy:
+        busy.bind(('127.0.0.1', 0))
+        busy.listen()
+        real = dict(FOLDER=tmp_path, RUN=trained.run, BUSY=busy.getsockname()[1])
+        done = call('app', *(real.get(w, w) for w in words), '--no-browser')
+    assert done.status == 2 and part in done.err and len(done.err.splitlines()) == 1, done.err
+    assert look(elsewhere) == {}
+
+
+@pytest.mark.parametrize('module', ['voila', 'ipykernel'])
+def test_app_without_the_extra(trained, call, monkeypatch, module):
+    pytest.importorskip('voila')
+    monkeypatch.setitem(sys.modules, module, None)
+    done = call('app', trained.run, '--no-browser')
+    assert done.status == 2 and "pip install 'snakeid[voila]'" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_app_whose_server_does_not_start(trained, call, monkeypatch, elsewhere, look):
+    pytest.importorskip('voila')
+    import snakeid.explore.app as module
+    real = subprocess.Popen
+    fails = [sys.executable, '-c', 'raise SystemExit(3)']
+    monkeypatch.setattr(module.subprocess, 'Popen', lambda argv, **kwargs: real(fails, **kwargs))
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    done = call('app', trained.run, '--no-browser', '--port', port)
+    assert done.status == 2 and 'exit status 3' in done.err and look(elsewhere) == {}
+
+
+@pytest.mark.skipif(os.name == 'nt', reason="there is no kind kill on Windows")
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_app_ends_with_its_server(trained, call, monkeypatch, elsewhere, look, number):
+    # Another server stands for Voilà, which the test with a browser runs
+    pytest.importorskip('voila')
+    import snakeid.explore.app as module
+    real, started, opened = subprocess.Popen, [], []
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    def start(argv, **kwargs):
+        served = Path(kwargs['cwd'])
+        assert f'--port={port}' in argv and (served/'identify.ipynb').exists() and served.parent == elsewhere
+        other = [sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', str(port)]
+        started.append(real(other, stderr=subprocess.DEVNULL, **kwargs))
+        return started[0]
+    monkeypatch.setattr(module.subprocess, 'Popen', start)
+    monkeypatch.setattr(module.webbrowser, 'open', lambda url: (opened.append(url), os.kill(os.getpid(), number)))
+    before = signal.getsignal(signal.SIGTERM)
+    done = call('app', trained.run, '--port', port)
+    assert done.status == 0 and 'ended' in done.out and opened == [f'http://127.0.0.1:{port}/'], done.err
+    assert started[0].poll() is not None and look(elsewhere) == {} and signal.getsignal(signal.SIGTERM) == before
