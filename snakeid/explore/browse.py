@@ -112,9 +112,7 @@ class Collection:
         "How many pages there are"
         return max(1, -(-len(self.rows)//self.per_page))
 
-    def check_page(self,
-        number:int, # Counted from 1
-    )->None:
+    def _check_page(self, number:int) -> None:
         "Raise where there is no such page"
         if not 1 <= number <= self.pages:
             raise SnakeidError(f"there is no page {number}: the pages are 1 to {self.pages}")
@@ -123,7 +121,7 @@ class Collection:
         number:int=1, # Counted from 1
     )->pd.DataFrame: # Rows of the manifest, in its order
         "The photos of one page"
-        self.check_page(number)
+        self._check_page(number)
         return self.manifest.iloc[self.rows[(number-1)*self.per_page:number*self.per_page]]
 
     def __repr__(self):
@@ -173,37 +171,35 @@ class Browser:
         self.back, self.on = (w.Button(description=d, tooltip=t, layout=small)
                               for d, t in (('◀ back', 'The page before'), ('next ▶', 'The next page')))
         self.count, self.told = w.HTML(), w.HTML()
-        self.safe = safe = shows_errors(self.tell)
+        self.safe = safe = shows_errors(self._tell)
         for column, menu in self.menus.items():
             menu.observe(safe(lambda change, column=column: self._choose(column)), 'value')
         self.number_field.observe(safe(lambda change: self._still or self.turn(change['new'])), 'value')
         self.back.on_click(safe(lambda _: self.turn(self.number - 1)))
         self.on.on_click(safe(lambda _: self.turn(self.number + 1)))
-        self.sheet = self.make_sheet(w)
+        self.sheet = self._make_sheet(w)
         self.box = w.VBox([make_row(w, *self.menus.values()),
                            make_row(w, self.back, self.number_field, self.on, self.count),
-                           *self.make_tools(w), self.told, self.sheet])
+                           *self._make_tools(w), self.told, self.sheet])
         self.show()
 
-    def tell(self,
-        text:str, # A sentence; '' takes away the one that is there
-    )->None:
+    def _tell(self, text:str) -> None:
         "Say something above the pictures"
         if self.box is not None: self.told.value = f'<b role="status">{escape(text)}</b>' if text else ''
 
-    def make_tools(self, w:object) -> list:
+    def _make_tools(self, w:object) -> list:
         "More widgets above the pictures: a subclass's to add"
         return []
 
-    def make_sheet(self, w:object) -> object:
+    def _make_sheet(self, w:object) -> object:
         "The widget with the pictures"
         return w.HTML(layout=w.Layout(width='100%'))
 
-    def fill_sheet(self):
+    def _fill_sheet(self):
         "Put the page's pictures into their widget"
         self.sheet.value = self.sheet_html()
 
-    def count_text(self) -> str:
+    def _count_text(self) -> str:
         "What stands beside the page's number"
         return f"of {self.collection.pages:,}: {self.collection.found()}"
 
@@ -255,8 +251,8 @@ class Browser:
             self.number_field.value = self.number
         finally: self._still = False
         self.back.disabled, self.on.disabled = self.number == 1, self.number == pages
-        self.fill_sheet()
-        self.count.value = self.count_text()
+        self._fill_sheet()
+        self.count.value = self._count_text()
 
     def html(self)->str: # HTML
         "The page with its counts, where there are no widgets"

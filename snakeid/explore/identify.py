@@ -254,7 +254,7 @@ _WITHOUT = ("This kernel has no ipywidgets (<code>pip install ipywidgets</code>)
 def identify(
     run:str|os.PathLike|Run|Bundle|Source, # A run's folder, a run, a network, or all of `open_source`
     taxa:pd.DataFrame|str|os.PathLike|None=None, # For `open_source`
-): # A widget; without ipywidgets a page that says what to do
+)->object: # A widget; without ipywidgets a page that says what to do
     "Choose or take a photo, and see what a run knows of it"
     widgets, source = find_widgets(), open_source(run, taxa)
     if widgets is None: return Page(_WITHOUT.format(escape(repr(str(run)) if isinstance(run, (str, os.PathLike)) else 'run')))

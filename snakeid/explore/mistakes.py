@@ -114,11 +114,11 @@ class MistakeViewer(Reviewer):
         queue = Queue(table, columns=('mistake', 'species', 'named'), per_page=1, everything=True)
         species = sorted(set(self.photos.species.dropna().astype(str)) - {''})
         super().__init__(queue, Thumbs(side), decisions, species)
-        if not len(table): self.tell("There are no mistakes: every photo with a label is named rightly.")
+        if not len(table): self._tell("There are no mistakes: every photo with a label is named rightly.")
 
-    def make_sheet(self, w:object) -> object:
+    def _make_sheet(self, w:object) -> object:
         "Three columns, below each other where the page is narrow"
-        self.bars = [self.make_bar()]
+        self.bars = [self._make_bar()]
         self.columns = [w.HTML(layout=w.Layout(width='100%')) for _ in range(3)]
         wide = w.Layout(width='100%', grid_template_columns='repeat(auto-fit, minmax(min(100%, 280px), 1fr))',
                         grid_gap='16px',
@@ -126,10 +126,8 @@ class MistakeViewer(Reviewer):
         self.shown = w.GridBox([w.VBox([self.columns[0], self.bars[0].box]), *self.columns[1:]], layout=wide)
         return w.VBox([self.shown], layout=w.Layout(width='100%'))
 
-    def describe(self,
-        row:object, # A mistake, from `itertuples`
-    )->list[str]: # HTML of three columns
-        "The photo, and training photos of both species"
+    def _describe(self, row:object) -> list[str]:
+        "The photo, and training photos of both species: HTML of three columns"
         facts = [row.photo_id, f"labelled {row.species} ({_say(row.probability, '.1%')}, loss {_say(row.loss, '.2f')})",
                  f"named {row.named} ({_say(row.confidence, '.1%')})"]
         out = [show_gallery([(row.path, facts)], self.large)]
@@ -139,13 +137,13 @@ class MistakeViewer(Reviewer):
             out.append(show_gallery([(p.path, [p.photo_id]) for p in found.itertuples()], self.thumbs, title=title))
         return out
 
-    def fill_sheet(self):
+    def _fill_sheet(self):
         "Show the mistake"
         self.decisions.refresh()
         rows = list(self.collection.page(self.number).itertuples())
         self.shown.layout.display = '' if rows else 'none'
         for row in rows:
-            for column, html in zip(self.columns, self.describe(row)):
+            for column, html in zip(self.columns, self._describe(row)):
                 if column.value != html: column.value = html
             # 'unknown' is an answer, and no label
             self.bars[0].set(row.photo_id, proposed=row.named if row.named in self.species else '')
@@ -155,7 +153,7 @@ class MistakeViewer(Reviewer):
         rows = list(self.collection.page(self.number).itertuples())
         if not rows: return '<p>There are no mistakes.</p>'
         said = describe_decision(self.decisions.look_up(rows[0].photo_id)) or 'open'
-        cells = ''.join(f'<div>{html}</div>' for html in self.describe(rows[0]))
+        cells = ''.join(f'<div>{html}</div>' for html in self._describe(rows[0]))
         return (f'<p><b>{escape(said)}</b></p><div style="display:grid;gap:16px;'
                 f'grid-template-columns:repeat(auto-fit,minmax(min(100%,280px),1fr))">{cells}</div>')
 

@@ -67,7 +67,7 @@ class Queue(Collection):
         number:int=1, # Counted from 1
     )->pd.DataFrame: # Rows of the queue
         "The photos of one page"
-        self.check_page(number)
+        self._check_page(number)
         return self.manifest.iloc[self.rows[self.starts[number-1]:[*self.starts, None][number]]]
 
     def find_page(self,
@@ -197,35 +197,35 @@ class Reviewer(Browser):
         self.decisions, self.species, self.bars, self.cards = decisions, species, [], []
         super().__init__(queue, thumbs)
 
-    def make_tools(self, w:object) -> list:
+    def _make_tools(self, w:object) -> list:
         "Undo, the next open page, and the reason"
         self.undo, self.open = (w.Button(description=d, tooltip=t, layout=w.Layout(width='110px')) for d, t in (
             ('↶ undo', 'Take back the last decision'), ('next open ▶', 'The next page with a photo to decide on')))
         self.reason = w.Combobox(description='reason', placeholder='why photos are quarantined', options=REASONS,
                                  style=dict(description_width='60px'), layout=w.Layout(width='300px', max_width='98%'))
-        self.undo.on_click(self.safe(lambda _: self.take_back()))
-        self.open.on_click(self.safe(lambda _: self.turn_open()))
+        self.undo.on_click(self.safe(lambda _: self._take_back()))
+        self.open.on_click(self.safe(lambda _: self._turn_open()))
         return [make_row(w, self.reason, self.undo, self.open)]
 
-    def make_sheet(self, w:object) -> object:
+    def _make_sheet(self, w:object) -> object:
         "A grid for the photos"
         return w.GridBox(layout=w.Layout(width='100%', grid_gap='10px', align_items='flex-start',
                                          grid_template_columns='repeat(auto-fill, minmax(min(100%, 250px), 1fr))'))
 
-    def make_bar(self) -> DecisionBar:
+    def _make_bar(self) -> DecisionBar:
         "Buttons for one photo"
-        return DecisionBar(self.w, self.decisions, self.species, safe=self.safe, tell=self.tell, changed=self.show,
+        return DecisionBar(self.w, self.decisions, self.species, safe=self.safe, tell=self._tell, changed=self.show,
                            reason=lambda: self.reason.value)
 
     def _add_card(self):
         "A place for one more photo"
-        w, bar = self.w, self.make_bar()
+        w, bar = self.w, self._make_bar()
         picture = w.HTML(layout=w.Layout(width='100%'))
         self.bars.append(bar)
         frame = w.Layout(padding='6px', border='1px solid #8886', overflow='hidden')
         self.cards.append((picture, w.VBox([picture, bar.box], layout=frame)))
 
-    def fill_sheet(self):
+    def _fill_sheet(self):
         "Put the page's photos into the grid"
         self.decisions.refresh()
         page = self.collection.page(self.number)
@@ -242,23 +242,23 @@ class Reviewer(Browser):
         children = tuple(card for _, card in self.cards[:len(page)])
         if self.sheet.children != children: self.sheet.children = children
 
-    def count_text(self) -> str:
+    def _count_text(self) -> str:
         "How many photos there are, and how many of them are decided on"
         done, n = int(self.collection.find_decided(self.decisions).sum()), len(self.collection.rows)
         return f"of {self.collection.pages:,}: {done:,} of {n:,} photos decided"
 
-    def take_back(self)->None:
+    def _take_back(self)->None:
         "Undo, and go where it was"
         ids = self.decisions.undo()
         if ids: self.number = max(map(self.collection.find_page, ids)) or self.number
         self.show()
-        self.tell(f"Took back what was decided on {some_of(ids)}." if ids else "There is nothing to take back.")
+        self._tell(f"Took back what was decided on {some_of(ids)}." if ids else "There is nothing to take back.")
 
-    def turn_open(self)->None:
+    def _turn_open(self)->None:
         "Go to the next page with a photo to decide on"
         number = self.collection.find_open(self.decisions, self.number)
         self.turn(number or self.number)
-        if not number: self.tell("All photos here are decided on.")
+        if not number: self._tell("All photos here are decided on.")
 
     def sheet_html(self)->str: # HTML
         "The pictures of the page, with what is decided, where there are no widgets"
@@ -282,5 +282,5 @@ def review(
     species = sorted(set(manifest.species.dropna().astype(str)) - {''}) if 'species' in manifest else []
     reviewer = Reviewer(queue, Thumbs(side), decisions, species)
     if not len(queue.rows):
-        reviewer.tell("There is nothing to review: no photo has a flag, and none is in a group of duplicates.")
+        reviewer._tell("There is nothing to review: no photo has a flag, and none is in a group of duplicates.")
     return reviewer

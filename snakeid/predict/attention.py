@@ -121,7 +121,7 @@ def plot_attention(
     bundle:Bundle, # The classifier
     path:str|os.PathLike, # One photo
     species:str|None=None, # Whose evidence to show; the most probable one when not given
-):
+)->object: # matplotlib's `Figure`
     "A photo, and the same under its attention"
     attention = find_attention(bundle, path, species)
     photo = open_photo(path, least=2*bundle.size)
