@@ -79,7 +79,7 @@ class FrequencyViews(ItemTransform):
         if self.chance is None:
             raise SnakeidError("FrequencyViews does not know the species' counts: "
                                "make the loaders with make_dataloaders, or set chance")
-        photo, species = item[0], item[1].nonzero().flatten().tolist() if item[1].ndim else int(item[1])
+        photo, species = item[0], item[1].nonzero().flatten().tolist() if np.ndim(item[1]) else int(item[1])
         if random.random() >= np.max(self.chance[species], initial=0.): # of several species the rarest counts
             return self.whole(photo, split_idx=1), *item[1:]
         photo = self.flip(self.crop(photo, split_idx=0), split_idx=0)
