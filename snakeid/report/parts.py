@@ -27,7 +27,7 @@ def embed_bytes(
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}' if data else ''
 
 def embed_figure(
-    fig, # matplotlib's `Figure`
+    fig:object, # matplotlib's `Figure`
     alt:str, # What it shows, for those who cannot see it
     dpi:int=160, # Pixels an inch
 )->dict: # src, alt and width (pixels of the page, 96 an inch), for 'plots'
@@ -85,6 +85,7 @@ footer { margin: 3rem 0 1rem; border-top: 1px solid var(--line); padding-top: .6
 }
 '''
 
+# Sorts a table by the column whose head is clicked
 SCRIPT = '''
 for (const table of document.querySelectorAll('table.sorts')) {
   const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0];

@@ -158,6 +158,7 @@ def plot_recall(
     ax = fig.subplots()
     ax.set_xscale('log')
     low, high = table.x.min()/1.25, table.x.max()*1.25
+    ax.set_xlim(low, high)                               # before anything is drawn: a single species has no span of its own
     if against == 'train':
         for band, (a, b) in dict(tail=(low, 19.5), mid=(19.5, 100.5), head=(100.5, high)).items():
             a, b = max(a, low), min(b, high)
