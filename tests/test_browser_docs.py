@@ -104,17 +104,25 @@ LOOK = """() => {
   }
   return [wrong, [...links]];
 }"""
-WIDTH = """() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"""
+# What is wider than the screen and in no box that moves: the page itself, or something that the page cuts off
+WIDE = """() => {
+  const screen = document.documentElement.clientWidth, page = document.documentElement.scrollWidth;
+  const moves = e => e && (/auto|scroll/.test(getComputedStyle(e).overflowX) || moves(e.parentElement));
+  const wide = [...document.querySelectorAll('main *')].find(
+    e => e.getBoundingClientRect().right > screen + 1 && getComputedStyle(e).visibility !== 'hidden' && !moves(e));
+  return page > screen + 1 ? `the page is ${page} pixels wide` : wide ? `cut off: ${wide.outerHTML.slice(0, 90)}` : '';
+}"""
 DARK = "dark => document.documentElement.classList.contains('quarto-dark') === dark"
 
 
-def test_every_page(browser, address, site, pages):
+@pytest.mark.parametrize('part', range(4))               # each with the time that a test may take
+def test_every_page(browser, address, site, pages, part):
     "No broken link, picture or script, nothing from elsewhere, nothing wider than a large screen or a small one"
     places = {page: set(re.findall(r'\s(?:id|name)="([^"]+)"', (site/page).read_text(encoding='utf-8')))
               for page in pages}
     found = []
     with opened(browser, address) as (page, wrong):
-        for name in pages:
+        for name in pages[part::4]:
             wrong.clear()
             page.emulate_media(color_scheme='light')
             page.set_viewport_size(dict(width=1280, height=900))
@@ -129,8 +137,7 @@ def test_every_page(browser, address, site, pages):
                 page.emulate_media(color_scheme=scheme)
                 page.set_viewport_size(dict(width=width, height=900))
                 page.wait_for_function(DARK, arg=scheme == 'dark')
-                wide, screen = page.evaluate(WIDTH)
-                if wide > screen + 1: seen.append(f"{wide} pixels wide, where the screen has {screen}")
+                if wide := page.evaluate(WIDE): seen.append(f"on {width} pixels {wide}")
             found += [f"{name}: {what}" for what in dict.fromkeys([*wrong, *seen])]
     assert len(pages) > 90 and not found, '\n'.join(found)
 

@@ -106,6 +106,20 @@ def test_diagrams_say_what_the_code_imports(tool):
     assert house.mermaid_house(found).count('-->') == len(house.room_edges(found))
 
 
+def test_pages_of_the_house(tool, tmp_path):
+    "Quarto gets Mermaid, smalldocs the same as SVG, and neither loads anything"
+    house = tool('house')
+    for quarto in (True, False):
+        pages = house.write_house(tmp_path, ROOT, quarto)
+        texts = {page: (tmp_path/page).read_text(encoding='utf-8') for page in pages}
+        assert pages[0] == 'house/index.qmd' and 'house/data.qmd' in pages
+        for text in texts.values():
+            assert ('```{mermaid}' in text, '<svg' in text) == (quarto, not quarto) and 'flowchart TD' in text
+            assert not re.search(r'(src|href)="?https?:', text)
+        listed = ''.join(texts.values())
+        assert all(f'](../{m.page})' in listed for m in house.read_house(ROOT).values())
+
+
 def test_boxes_do_not_lie_on_each_other(tool):
     drawing, house = tool('drawing'), tool('house')
     found = house.read_house(ROOT)
