@@ -82,6 +82,7 @@ from .predict.context import *  # noqa: F403
 from .predict.batch import *  # noqa: F403
 from .predict.features import *  # noqa: F403
 from .predict.sequences import *  # noqa: F403
+from .predict.attention import *  # noqa: F403
 from .predict.screen import *  # noqa: F403
 from .predict.parts import *  # noqa: F403
 from .predict.suspects import *  # noqa: F403
@@ -93,11 +94,21 @@ from .predict.places import *  # noqa: F403
 from .predict.cascade import *  # noqa: F403
 from .predict.labels import *  # noqa: F403
 from .report.summary import *  # noqa: F403
+from .report.confusion import *  # noqa: F403
 from .report.submission import *  # noqa: F403
 from .report.wildcam import *  # noqa: F403
-from .report.page import *  # noqa: F403
 from .report.collection import *  # noqa: F403
+from .report.plots import *  # noqa: F403
+from .report.parts import *  # noqa: F403
+from .report.page import *  # noqa: F403
 from .explore.parts import *  # noqa: F403
+from .explore.browse import *  # noqa: F403
+from .explore.decisions import *  # noqa: F403
+from .explore.review import *  # noqa: F403
+from .explore.mistakes import *  # noqa: F403
+from .explore.uploads import *  # noqa: F403
+from .explore.identify import *  # noqa: F403
+from .explore.app import *  # noqa: F403
 from .runs import *  # noqa: F403
 
 # %% ../nbs/api/90_all.ipynb #de8bccc3

@@ -26,6 +26,7 @@ NOT_HERE = {
     '.venv/bin/pip install ': "installs packages",
     'pip install ': "installs packages",
     '.venv/bin/python .ci/gates.py': "is what runs this test",
+    'snakeid app ': "serves a page until it is stopped: test_browser_identify.py opens it",
     'python -m megadetector.': "MegaDetector is not a part of this library, nor of its tests",
 }
 HOURS = 'python benchmarks/' # Take from minutes to hours each: only their options are read
