@@ -134,7 +134,7 @@ def act(decisions, model, step, window=0):
     model.decide(window, choices)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=steps)
 def test_any_steps_and_undos_are_as_a_model_has_them(tmp_path_factory, steps):
     "Also when the file is opened anew between them, and by another object at every step"
@@ -150,7 +150,7 @@ def test_any_steps_and_undos_are_as_a_model_has_them(tmp_path_factory, steps):
     if file.exists(): assert set(read_quarantine(file).query("decision != ''").photo_id) == set(model.state())
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(st.integers(0, 1), st.one_of(
     st.tuples(st.just('keep'), ids), st.tuples(st.just('quarantine'), st.lists(ids, min_size=1, max_size=3),
                                                st.just('')),
@@ -169,22 +169,22 @@ def test_two_windows_lose_nothing_of_each_other(tmp_path_factory, steps):
 
 def decide_many(file, name, n):
     "In a process of its own: `n` decisions"
-    decisions = Decisions(file, wait=60)
+    decisions = Decisions(file, wait=300)
     for i in range(n): decisions.keep(f'{name}{i}')
 
 
 def test_processes_at_once(tmp_path):
-    "Three kernels write one list as fast as they can, and the file is whole whenever it is read"
+    "Two kernels write one list as fast as they can, and the file is whole whenever it is read"
     file = tmp_path/'decisions.csv'
     context = multiprocessing.get_context('spawn')
-    workers = [context.Process(target=decide_many, args=(file, name, 15)) for name in 'abc']
+    workers = [context.Process(target=decide_many, args=(file, name, 12)) for name in 'ab']
     for worker in workers: worker.start()
     while any(w.is_alive() for w in workers):
         if file.exists(): read_quarantine(file)
         workers[0].join(.05)                                        # leave them the cores
     for worker in workers: worker.join()
-    assert [w.exitcode for w in workers] == [0, 0, 0]
-    assert set(Decisions(file).table().photo_id) == {f'{name}{i}' for name in 'abc' for i in range(15)}
+    assert [w.exitcode for w in workers] == [0, 0]
+    assert set(Decisions(file).table().photo_id) == {f'{name}{i}' for name in 'ab' for i in range(12)}
     assert [p.name for p in tmp_path.iterdir() if p.suffix != '.lock'] == ['decisions.csv']
 
 
