@@ -6,6 +6,7 @@ import ast
 import io
 import tokenize
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 DEFINED = ast.FunctionDef | ast.AsyncFunctionDef
@@ -62,12 +63,31 @@ def comment_of(
     return ' '.join(above)
 
 
+@lru_cache(2)
+def split_lines(
+    source:str, # A module
+)->list[bytes]: # Its lines, as Python counts them
+    "The lines of a module, as bytes: Python counts columns in bytes"
+    return source.encode('utf-8').splitlines(keepends=True)
+
+
+def cut_out(
+    node:ast.AST, # Part of a module
+    source:str, # The module
+)->str: # As it is written
+    "The source of a part; `ast.get_source_segment` splits the module anew for each"
+    lines = split_lines(source)[node.lineno-1:node.end_lineno]
+    lines[-1] = lines[-1][:node.end_col_offset]
+    lines[0] = lines[0][node.col_offset:]
+    return b''.join(lines).decode('utf-8')
+
+
 def text_of(
     node:ast.AST|None, # An expression
     source:str, # The module it stands in
 )->str: # On one line
     "What is written there"
-    return ' '.join(ast.get_source_segment(source, node).split()) if node is not None else ''
+    return ' '.join(cut_out(node, source).split()) if node is not None else ''
 
 
 def read_parameters(
@@ -132,7 +152,7 @@ def read_function(
     decorators = [getattr(d, 'id', '') or getattr(d, 'attr', '') for d in node.decorator_list]
     kind = 'function' if not owner else 'property' if {'property', 'cached_property'} & set(decorators) else 'method'
     return Symbol(
-        f'{owner}.{node.name}' if owner else node.name, kind, node.lineno, ast.get_source_segment(source, node),
+        f'{owner}.{node.name}' if owner else node.name, kind, node.lineno, cut_out(node, source),
         ast.get_docstring(node) or '', 'async def' if isinstance(node, ast.AsyncFunctionDef) else 'def',
         read_parameters(node, source, comments, bool(owner)), read_returns(node, source, comments),
         yields=gives_back(node))
@@ -155,7 +175,7 @@ def read_class(
             fields.append(Parameter(part.target.id, text_of(part.annotation, source), text_of(part.value, source),
                                     comment_of(part, part.end_lineno, comments)))
     public = [m for m in members if not m.name.split('.')[1].startswith('_') or m.name.endswith('.__call__')]
-    return Symbol(node.name, 'class', node.lineno, ast.get_source_segment(source, node), ast.get_docstring(node) or '',
+    return Symbol(node.name, 'class', node.lineno, cut_out(node, source), ast.get_docstring(node) or '',
                   ', '.join(bases), init.parameters if init else fields, methods=public)
 
 
@@ -175,7 +195,7 @@ def read_symbols(
             names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
             for name in names:
                 if name not in listed: continue
-                found[name] = Symbol(name, 'constant', node.lineno, ast.get_source_segment(source, node),
+                found[name] = Symbol(name, 'constant', node.lineno, cut_out(node, source),
                                      comment_of(node, node.end_lineno, comments))
             continue
         else: continue
