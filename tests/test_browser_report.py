@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update '
-        '--disable-sync').split()
+ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+        '--disable-component-update --disable-sync').split()
 WAIT = 60_000 # Milliseconds; a busy machine is slow
 
 
@@ -26,7 +26,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, trained):
-    "Open the report of a small run: `visit(width, scheme)`; the page has lists `said` and `asked`, which must stay empty"
+    "Open the report of a small run: `visit(width, scheme)`; the page's lists `said` and `asked` must stay empty"
     pages = []
     def _visit(width=1280, scheme='light', file=None):
         page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
@@ -36,7 +36,7 @@ def visit(browser, trained):
         page.said, page.asked = [], []
         page.on('console', lambda m: page.said.append(m.text))
         page.on('pageerror', lambda e: page.said.append(str(e)))
-        page.on('request', lambda r: page.asked.append(r.url[:80]) if r.url != address and not r.url.startswith('data:') else None)
+        page.on('request', lambda r: page.asked.append(r.url) if not r.url.startswith((address, 'data:')) else None)
         page.goto(address)
         return page
     yield _visit
@@ -45,7 +45,8 @@ def visit(browser, trained):
 
 def column(page, i):
     "What the cells of a column of the table of species show"
-    return page.eval_on_selector_all('[aria-label="Species"] tbody tr', f'rows => rows.map(r => r.cells[{i}].textContent)')
+    return page.eval_on_selector_all('[aria-label="Species"] tbody tr',
+                                     f'rows => rows.map(r => r.cells[{i}].textContent)')
 
 
 def heads(page):
@@ -65,7 +66,7 @@ def test_asks_for_nothing(visit):
 def test_a_foreign_script_does_not_run(visit, trained, tmp_path):
     # As if escaping had failed: the policy stops it all the same
     html = (trained.run/'report.html').read_text(encoding='utf-8')
-    evil = '<script>document.title = "taken"</script><img src="https://localhost:9/x" onerror="document.title = \'taken\'">'
+    evil = '<script>document.title = "taken"</script><img src="https://localhost:9/x" onerror="document.title = 0">'
     (tmp_path/'evil.html').write_text(html.replace('<main>', '<main>' + evil), encoding='utf-8')
     page = visit(file=tmp_path/'evil.html')
     page.wait_for_selector('footer')
@@ -97,10 +98,11 @@ def test_sorts_numbers_and_names(visit, trained):
 def test_sorts_by_the_number_and_not_by_what_it_looks_like(visit, trained, tmp_path):
     from snakeid.report.parts import fill_page, show_table
     table = pd.DataFrame(dict(name=['b', 'a', None, 'c'], size=[1200., 9.004, np.nan, 9.0041]))
-    (tmp_path/'page.html').write_text(fill_page('t', '', [('one', 'One', show_table(table, 'Species'))], ''), encoding='utf-8')
+    html = fill_page('t', '', [('one', 'One', show_table(table, 'Species'))], '')
+    (tmp_path/'page.html').write_text(html, encoding='utf-8')
     page = visit(file=tmp_path/'page.html')
     page.click('th button >> nth=1')
-    assert column(page, 0) == ['a', 'c', 'b', '–']                           # 9.00 and 9.00 before 1,200; what is missing last
+    assert column(page, 0) == ['a', 'c', 'b', '–']       # 9.00 and 9.00 before 1,200; what is missing last
     page.click('th button >> nth=1')
     assert column(page, 0) == ['b', 'c', 'a', '–']
     page.click('th button >> nth=0')
@@ -125,7 +127,8 @@ def test_fits_a_phone(visit, scheme):
         && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))''')
     assert wide == []
     # Tables scroll in themselves and can be reached by the keyboard
-    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0 && e.getAttribute('aria-label'))")
+    assert page.evaluate('''[...document.querySelectorAll('.scroll')].every(e =>
+        e.tabIndex === 0 && e.getAttribute('aria-label'))''')
     assert page.evaluate('''(() => { const e = document.querySelector('[aria-label="Species"]');
         e.scrollLeft = 9999; return e.scrollLeft > 0 })()''')
 

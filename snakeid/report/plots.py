@@ -158,7 +158,7 @@ def plot_recall(
     ax = fig.subplots()
     ax.set_xscale('log')
     low, high = table.x.min()/1.25, table.x.max()*1.25
-    ax.set_xlim(low, high)                               # before anything is drawn: a single species has no span of its own
+    ax.set(xlim=(low, high), ylim=(-.04, 1.04))
     if against == 'train':
         for band, (a, b) in dict(tail=(low, 19.5), mid=(19.5, 100.5), head=(100.5, high)).items():
             a, b = max(a, low), min(b, high)
@@ -180,7 +180,6 @@ def plot_recall(
                     fontsize=8, style='italic', va='center', parse_math=False, annotation_clip=False,
                     arrowprops=dict(arrowstyle='-', color='0.6', lw=.5, shrinkA=1, shrinkB=3, zorder=2))
     photos = 'training photos' if against == 'train' else 'test photos' if split == 'test' else 'photos judged'
-    ax.set(xlim=(low, high), ylim=(-.04, 1.04))
     ax.set(xlabel=f'{photos} of the species', ylabel='recall (share named rightly)')
     ticks = [m*10**e for e in range(7) for m in (1, 2, 5) if low <= m*10**e <= high]
     if len(ticks) < 2: ticks = sorted({int(table[against].min()), int(table[against].max())} - {0})
