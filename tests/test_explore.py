@@ -584,7 +584,7 @@ def test_names_are_text_wherever_they_are_shown(photos, predictions, tmp_path, n
              review_mistakes(named, odd.assign(flag=''), tmp_path/'2.csv')]
     views[1].decisions.quarantine([f'{name} 1', f'{name} 2'], name)
     views[1].turn(1)
-    views[1].tell(name)
+    views[1]._tell(name)
     htmls = [v.html() for v in views] + [w.value for v in views for w in walk(v.box) if type(w).__name__ == 'HTML']
     for html in htmls:
         found = read_tags(html)
