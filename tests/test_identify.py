@@ -508,6 +508,9 @@ def test_app_ends_with_its_server(trained, call, monkeypatch, elsewhere, look, n
     monkeypatch.setattr(module.subprocess, 'Popen', start)
     monkeypatch.setattr(module.webbrowser, 'open', lambda url: (opened.append(url), os.kill(os.getpid(), number)))
     before = signal.getsignal(signal.SIGTERM)
-    done = call('app', trained.run, '--port', port)
+    # A shell lets the programs that it starts in the background ignore Ctrl-C
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try: done = call('app', trained.run, '--port', port)
+    finally: signal.signal(signal.SIGINT, ctrl_c)
     assert done.status == 0 and 'ended' in done.out and opened == [f'http://127.0.0.1:{port}/'], done.err
     assert started[0].poll() is not None and look(elsewhere) == {} and signal.getsignal(signal.SIGTERM) == before
