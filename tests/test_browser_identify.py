@@ -19,7 +19,9 @@ BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil
 pytestmark = [pytest.mark.skipif(not BROWSER, reason="there is no Chromium"),
               pytest.mark.skipif(not os.path.isdir('/proc'), reason="processes that are left are looked for in /proc")]
 
-COMMAND = 'import sys; from snakeid.cli import main; sys.exit(main(sys.argv[1:]))'
+# A shell lets the programs that it starts in the background ignore Ctrl-C, and what they start does so too
+COMMAND = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
+           'from snakeid.cli import main; sys.exit(main(sys.argv[1:]))')
 FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
          '--disable-component-update --disable-sync').split()
 PATIENCE = 240_000 # Milliseconds; a busy machine takes half a minute to load PyTorch
