@@ -24,7 +24,8 @@ FLOORS = (
 )
 # Modules that may not be imported below a floor: that floor, and what nothing below it does
 PARSERS = ('argparse', 'optparse', 'getopt', 'click', 'typer', 'fire', 'fastcore.script')
-RESERVED = {**dict.fromkeys(PARSERS, ('cli', 'parses arguments')), 'ipywidgets': ('explore', 'shows widgets')}
+RESERVED = {**dict.fromkeys(PARSERS, ('cli', 'parses arguments')), 'ipywidgets': ('explore', 'shows widgets'),
+            'anywidget': ('explore', 'shows widgets')}
 
 
 def floor_of(

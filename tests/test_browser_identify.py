@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 playwright = pytest.importorskip('playwright.sync_api', reason="playwright is not installed")
 pytest.importorskip('voila', reason="the extra voila is not installed")
@@ -91,18 +93,27 @@ def app(trained, tmp_path):
 def test_identify_in_a_browser(app, trained, tmp_path):
     (tmp_path/'notes.txt').write_text('It was brown and this long.')
     photos = sorted(trained.images.iterdir())[:2]
+    large = tmp_path/'large.png'
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (2000, 2200, 3), np.uint8)).save(large)
+    assert 11e6 < large.stat().st_size < 50e6
     with playwright.sync_playwright() as pw:
         browser = pw.chromium.launch(executable_path=BROWSER, args=FLAGS)
         try:
             page = browser.new_page(viewport=dict(width=390, height=800))
             page.set_default_timeout(PATIENCE)
             page.goto(app.address)
-            button = page.get_by_role('button', name='Choose or take a photo')
-            button.wait_for()
+            place = page.get_by_label('Choose or take a photo')
+            place.wait_for()
             def send(path):
                 "Choose a file as a user does"
-                with page.expect_file_chooser() as chooser: button.click()
+                with page.expect_file_chooser() as chooser: place.click()
                 chooser.value.set_files(path)
+            def drop(*paths, x=200, y=60):
+                "Drag files onto the page, and let go"
+                cursor = page.context.new_cdp_session(page)
+                data = dict(items=[], files=[str(p) for p in paths], dragOperationsMask=1)
+                for kind in ('dragEnter', 'dragOver', 'drop'):
+                    cursor.send('Input.dispatchDragEvent', dict(type=kind, x=x, y=y, data=data))
             answer = page.locator('h3', has_text=re.compile('Unknown|' + '|'.join(app.species)))
 
             send(photos[0])
@@ -115,9 +126,23 @@ def test_identify_in_a_browser(app, trained, tmp_path):
             page.get_by_text('The file is no photo that can be read: send a JPEG, PNG or WebP').wait_for()
             answer.wait_for(state='detached')
 
-            send(photos[1])
+            drop(photos[1], x=200, y=780)                        # beside the place, at the foot of the page
             answer.wait_for()
             page.get_by_text('no photo that can be read').wait_for(state='detached')
+            assert page.url == app.address       # a page that does not take a photo is replaced by it
+            drop(*photos)
+            page.get_by_text('2 files came at once: send one photo at a time').wait_for()
+            send(large)                                          # more than a message of Jupyter's servers may hold
+            answer.wait_for()
+            page.get_by_text('2 files came at once').wait_for(state='detached')
+            with open(tmp_path/'film.jpg', 'wb') as film: film.truncate(10**9)
+            before = time.monotonic()
+            send(tmp_path/'film.jpg')                            # is refused before it travels
+            page.get_by_text('The file has 1000 MB, and at most 50 MB are taken').wait_for()
+            assert time.monotonic() - before < 30
+            answer.wait_for(state='detached')
+            send(photos[0])
+            answer.wait_for()
             assert page.evaluate('document.documentElement.scrollWidth') <= 390
         finally: browser.close()
     # A photo leaves nothing in the temporary folder of the server and its kernels

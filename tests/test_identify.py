@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -11,7 +12,6 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -383,22 +383,22 @@ def test_nothing_is_kept_or_told(source, trained, photo, elsewhere, look, capfd)
 def sender(source):
     "The widget's parts, and a function that does what a browser does when a file is chosen"
     from snakeid.explore.identify import identify
-    upload, about, status, answer = identify(source).children
-    def send(data, name='photo.jpg'):
-        upload.value = ({'name': name, 'type': 'image/jpeg', 'size': len(data), 'content': memoryview(data),
-                         'last_modified': datetime.now(timezone.utc)},)
-    yield upload, status, answer, send
+    zone, about, status, answer = identify(source).children
+    def send(data, piece=100_000):
+        zone.receive(dict(name='photo', size=len(data)))
+        for at in range(0, len(data), piece): zone.receive(dict(name='photo', at=at), [memoryview(data)[at:at+piece]])
+    yield zone, status, answer, send
 
 
 def test_button(source, photo, species, elsewhere, look):
-    with sender(source) as (upload, status, answer, send):
-        assert upload.accept == 'image/*' and not upload.multiple
+    with sender(source) as (zone, status, answer, send):
+        assert not zone.whole_page
         for name in BAD:
             if name == 'HEIC': continue
-            send(BAD[name][0], name)
-            assert BAD[name][1] in status.value and answer.value == '' and upload.value == (), name
+            send(BAD[name][0])
+            assert BAD[name][1] in status.value and answer.value == '' and zone.receive.data == b'', name
         send(photo)
-        assert any(s in answer.value for s in species) and status.value == '' and upload.value == ()
+        assert any(s in answer.value for s in species) and status.value == '' and zone.receive.data == b''
         send(BAD['text'][0])
         assert answer.value == ''                        # an answer does not stand beside another photo's error
         for _ in range(2): send(photo)                   # the same once more
@@ -408,7 +408,7 @@ def test_button(source, photo, species, elsewhere, look):
 
 def test_button_survives_what_nobody_foresaw(source, photo, monkeypatch, capfd):
     import snakeid.explore.identify as module
-    with sender(source) as (upload, status, answer, send):
+    with sender(source) as (zone, status, answer, send):
         with monkeypatch.context() as m:
             m.setattr(module, 'predict_photos', lambda *args, **kwargs: 1/0)
             send(photo)
@@ -417,11 +417,39 @@ def test_button_survives_what_nobody_foresaw(source, photo, monkeypatch, capfd):
         assert answer.value and not status.value
 
 
-def test_without_ipywidgets(trained, monkeypatch):
+@pytest.mark.parametrize('package', ['ipywidgets', 'anywidget'])
+def test_without_widgets(trained, monkeypatch, package):
     from snakeid.explore.identify import identify
-    monkeypatch.setitem(sys.modules, 'ipywidgets', None)
+    monkeypatch.setitem(sys.modules, package, None)
     page = identify(trained.run)
-    assert 'identify_photo' in page and 'pip install ipywidgets' in page and page == page._repr_html_()
+    assert 'identify_photo' in page and f'pip install {package}' in page and page == page._repr_html_()
+
+
+def test_dropzone_of_any_pieces():
+    "However a file is cut, and whatever came before, it is handed on once and whole; what does not fit is forgotten"
+    from snakeid.core import SnakeidError
+    from snakeid.explore.dropzone import Receiver
+    rng = random.Random(0)
+    files, told, heard = [], [], []
+    def check(size):
+        if size > 500: raise SnakeidError(f'{size} bytes are too many')
+    receiver, sent = Receiver(files.append, told.append, check, heard.append), []
+    for k in range(300):
+        data, at, cut = rng.randbytes(rng.randrange(600)), 0, rng.randrange(3) == 0
+        receiver(dict(name=k, size=len(data)))
+        if len(data) > 500:
+            assert heard[-1] == dict(name=k, done=True) and told[-1] == f'{len(data)} bytes are too many'
+            receiver(dict(name=k, at=0), [data])
+            continue
+        while at < len(data) and not (cut and at > len(data)//2):
+            piece = data[at:at + rng.randrange(1, 200)]
+            if rng.random() < .2: receiver(dict(name=k, at=at + 1), [piece])        # a gap
+            if rng.random() < .2: receiver(dict(name=k - 1, at=at), [piece])        # an earlier file's
+            receiver(dict(name=k, at=at), [memoryview(piece)])
+            at += len(piece)
+            assert heard[-1] == (dict(name=k, got=at) if at < len(data) else dict(name=k, done=True))
+        if at >= len(data): sent.append(data)
+    assert files == sent and len(sent) > 100 and len(told) > 20
 
 
 # ---- where the network looked ----

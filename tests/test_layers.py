@@ -1,5 +1,7 @@
 "The check of the floors catches what it should, and the library passes it"
 import json
+import re
+from configparser import ConfigParser
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -103,3 +105,14 @@ def test_reserved_imports(plant):
 def test_package_init_stays_empty(plant):
     found = plant(**{'10_data.clean': '', '_data.__init__': 'from .clean import *'})
     assert len(found) == 1 and 'keep `__init__.py` empty' in found[0]
+
+
+def test_every_extra_that_is_named_can_be_installed():
+    "What `import_extra` and error texts name, settings.ini has"
+    settings = ConfigParser(delimiters=['='])
+    settings.read(ROOT/'settings.ini', encoding='utf-8')
+    text = '\n'.join(f.read_text(encoding='utf-8') for f in (ROOT/'snakeid').rglob('*.py'))
+    named = set(re.findall(r"snakeid\[(\w+)\]|import_extra\([^,()]+, '(\w+)'\)", text))
+    named = {name for pair in named for name in pair if name}
+    assert named >= {'heic', 'voila', 'onnx'}
+    assert [name for name in sorted(named) if f'{name}_requirements' not in settings['DEFAULT']] == []

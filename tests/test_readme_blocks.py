@@ -1,4 +1,5 @@
-"""Every command and program of README.md, run as it is printed, as a new user would run it.
+"""Every command and program of README.md, run as it is printed, as a new user would run it; and the commands of the
+page of figures.
 
 They run in folders with small drawn photos under the names that the README uses. Two things are made smaller than they
 are for a user, and nothing else: a training has one epoch on photos of 96 pixels (the defaults of `Recipe` and
@@ -6,6 +7,7 @@ are for a user, and nothing else: a training has one epoch on photos of 96 pixel
 of commands that take hours, the options are read by the program itself, which then stops.
 """
 import argparse
+import json
 import os
 import re
 import runpy
@@ -19,6 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT/'README.md').read_text(encoding='utf-8')
+CELLS = json.loads((ROOT/'nbs'/'figures.ipynb').read_text(encoding='utf-8'))['cells']
+FIGURES = '\n\n'.join(''.join(cell['source']) for cell in CELLS)
 # Why a command is not run, by how it begins
 NOT_HERE = {
     'make ': "sets up an environment of 5.5 GB",
@@ -39,7 +43,7 @@ def split_commands(block):
     return [part.strip() for line in lines if line for part in line.split('&&')]
 
 
-BLOCKS = re.findall(r'^```sh\n(.*?)^```', README, re.S | re.M)
+BLOCKS = re.findall(r'^```sh\n(.*?)^```', f'{README}\n{FIGURES}\n', re.S | re.M)
 SHELL = [command for block in BLOCKS for command in split_commands(block)]
 PROGRAMS = re.findall(r'^```python\n(.*?)^```', README, re.S | re.M)
 LANGUAGES = re.findall(r'^```(\w+)\n', README, re.M)
@@ -60,8 +64,9 @@ def test_named_targets_extras_and_options_are_there():
     "What cannot run can still be looked up"
     makefile, settings = (ROOT/'Makefile').read_text(), (ROOT/'settings.ini').read_text()
     for target in re.findall(r'^make (\w+)', '\n'.join(SHELL), re.M): assert f'\n{target}:' in makefile
-    for extra in re.findall(r"\.\[(\w+)\]", README): assert extra == 'dev' or f'\n{extra}_requirements = ' in settings
-    for file in set(re.findall(r'`?(benchmarks/\w+\.py|nbs/[\w/]+\.ipynb)', README)): assert (ROOT/file).is_file(), file
+    text = README + FIGURES
+    for extra in re.findall(r"\.\[(\w+)\]", text): assert extra == 'dev' or f'\n{extra}_requirements = ' in settings
+    for file in set(re.findall(r'`?(benchmarks/\w+\.py|nbs/[\w/]+\.ipynb)', text)): assert (ROOT/file).is_file(), file
 
 
 class Read(Exception):
@@ -140,7 +145,7 @@ def run(command, call):
 
 
 def shown(start):
-    "The one command of the README that begins so"
+    "The one command that begins so"
     found = [c for c in SHELL if c.startswith(start)]
     assert len(found) == 1, (start, found)
     return found[0]

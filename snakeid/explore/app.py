@@ -23,7 +23,6 @@ from pathlib import Path
 from ..core import SnakeidError, import_extra
 from ..data.taxa import read_taxa
 from .identify import open_source
-from .uploads import LARGEST_UPLOAD
 
 # %% ../../nbs/api/65_explore.app.ipynb #92693aed
 _STYLE = '''<style>
@@ -40,8 +39,8 @@ def _write_served(folder:Path, run:Path, taxa:Path|None) -> Path:
         "A cell of code"
         return dict(cell_type='code', execution_count=None, id=f'cell{len(lines)}', metadata={}, outputs=[], source='\n'.join(lines))
     where = cell('import os', f'os.chdir({os.getcwd()!r})', 'from IPython.display import HTML, display',
-                 f'display(HTML({_STYLE + "<h2>Which snake is it?</h2>"!r}))')
-    panel = cell('from snakeid.explore.identify import identify', f'identify({str(run)!r}, {str(taxa) if taxa else None!r})')
+                 f'display(HTML({_STYLE + "<h2>Which species is it?</h2>"!r}))')
+    panel = cell('from snakeid.explore.identify import identify', f'identify({str(run)!r}, {str(taxa) if taxa else None!r}, whole_page=True)')
     notebook = folder/'identify.ipynb'
     notebook.write_text(json.dumps(dict(nbformat=4, nbformat_minor=5, cells=[where, panel], metadata=dict(
         kernelspec=dict(name='snakeid', display_name='snakeid', language='python')))), encoding='utf-8')
@@ -52,7 +51,7 @@ def _write_served(folder:Path, run:Path, taxa:Path|None) -> Path:
                                                       display_name='snakeid', language='python')), encoding='utf-8')
     (folder/'voila.json').write_text(json.dumps(dict(
         Voila=dict(port_retries=0, connection_dir_root=str(folder),
-                   tornado_settings=dict(websocket_max_message_size=2*LARGEST_UPLOAD + 10**6, ws_ping_timeout=30_000)),
+                   tornado_settings=dict(ws_ping_timeout=30_000)),
         VoilaConfiguration=dict(strip_sources=True, show_tracebacks=False, preheat_kernel=True),
         VoilaKernelManager=dict(kernel_pools_config=dict(default=dict(pool_size=1)), fill_delay=0),
         MappingKernelManager=dict(cull_idle_timeout=1800, cull_interval=60), KernelManager=dict(shutdown_wait_time=1))), encoding='utf-8')
@@ -113,7 +112,7 @@ def run_app(
     host:str='127.0.0.1', # Address to listen on: this machine alone; 0.0.0.0 lets everybody on its networks in
 )->None:
     "Serve the Identify widget of a run as a web page until Ctrl-C"
-    for module in ('voila', 'ipykernel', 'ipywidgets'): import_extra(module, 'voila')
+    for module in ('voila', 'ipykernel', 'ipywidgets', 'anywidget'): import_extra(module, 'voila')
     run, taxa = Path(run).absolute(), Path(taxa).absolute() if taxa else None
     open_source(run, read_taxa(taxa) if taxa else None)  # what is wrong is said here, not on the page
     check_port(port, host)

@@ -22,7 +22,8 @@ from ..core import SnakeidError, some_of
 from ..data.photo import open_photo
 from ..data.taxa import find_taxa, read_taxa
 from .parts import Thumbs, find_widgets, show_gallery, shows_errors
-from .uploads import LARGEST_UPLOAD, hold_upload, tell_reason
+from .dropzone import make_dropzone
+from .uploads import LARGEST_UPLOAD, check_length, hold_upload, tell_reason
 from ..metrics import find_confusions
 from ..models.bundle import Bundle, read_bundle
 from ..predict.abstain import UNKNOWN
@@ -248,18 +249,21 @@ def show_identification(
     return Page(f'<div style="line-height:1.45;max-width:760px;color:inherit;white-space:normal;font-size:15px">{"".join(parts)}</div>')
 
 # %% ../../nbs/api/64_explore.identify.ipynb #8c2958f4
-_WITHOUT = ("This kernel has no ipywidgets (<code>pip install ipywidgets</code>), so there is no button. Without it:"
-            "<pre>from snakeid.explore.identify import identify_photo\nidentify_photo({}, 'photo.jpg')</pre>")
+_WITHOUT = ("This kernel has no {0} (<code>pip install {0}</code>), so there is no button. Without it:"
+            "<pre>from snakeid.explore.identify import identify_photo\nidentify_photo({1}, 'photo.jpg')</pre>")
 
 def identify(
     run:str|os.PathLike|Run|Bundle|Source, # A run's folder, a run, a network, or all of `open_source`
     taxa:pd.DataFrame|str|os.PathLike|None=None, # For `open_source`
+    *,
+    whole_page:bool=False, # Take a photo that is dropped anywhere on the page, for a page of its own
 )->object: # A widget; without ipywidgets a page that says what to do
-    "Choose or take a photo, and see what a run knows of it"
-    widgets, source = find_widgets(), open_source(run, taxa)
-    if widgets is None: return Page(_WITHOUT.format(escape(repr(str(run)) if isinstance(run, (str, os.PathLike)) else 'run')))
-    upload = widgets.FileUpload(accept='image/*', multiple=False, description='Choose or take a photo', button_style='primary',
-                                icon='camera', layout=widgets.Layout(width='auto', max_width='100%', height='40px'))
+    "Drop, choose or take a photo, and see what a run knows of it"
+    source = open_source(run, taxa)
+    for package in ('ipywidgets', 'anywidget'):
+        if find_widgets(package) is not None: continue
+        return Page(_WITHOUT.format(package, escape(repr(str(run)) if isinstance(run, (str, os.PathLike)) else 'run')))
+    widgets = find_widgets()
     about = widgets.HTML(f'<p style="margin:0;line-height:1.4;{_SMALL}">{len(source.bundle.species)} species are known here. JPEG, PNG or WebP, at most '
                          f'{LARGEST_UPLOAD/1e6:.0f} MB; the photo is not kept.</p>')
     status, answer = widgets.HTML(), widgets.HTML()
@@ -268,14 +272,16 @@ def identify(
         text = text[:1].upper() + text[1:]
         style = 'line-height:1.4;margin:4px 0;max-width:760px;white-space:normal'
         status.value = f'<p role="status" style="{style}"><b>{escape(text)}</b></p>' if text else ''
+    def check(size:int):
+        "Judge a photo by its size, and let go of the one before"
+        answer.value = ''
+        tell('')
+        check_length(size)
     @shows_errors(tell)
-    def take(change:dict):
+    def take(data:bytes):
         "Look at a photo that has come, and forget it"
-        if not upload.value: return
-        data, answer.value = bytes(upload.value[0]['content']), ''
-        with upload.hold_trait_notifications(): upload.value = ()
         tell('Looking at the photo…')
         answer.value = show_identification(identify_photo(source, data), source.thumbs)
         tell('')
-    upload.observe(take, 'value')
-    return widgets.VBox([upload, about, status, answer], layout=widgets.Layout(width='100%', max_width='780px'))
+    zone = make_dropzone(take, tell, check, whole_page=whole_page)
+    return widgets.VBox([zone, about, status, answer], layout=widgets.Layout(width='100%', max_width='780px'))

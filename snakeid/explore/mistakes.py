@@ -107,9 +107,8 @@ class MistakeViewer(Reviewer):
         seed:int=0, # Which training photos
         side:int=150, # Most pixels of their longer side; the mistake itself has twice as many
     ):
-        self.photos, self.examples, self.seed, self.large = check_manifest(manifest,
-                                                                           'species'), examples, seed, Thumbs(2*side,
-                                                                                                              100)
+        self.photos, self.large = check_manifest(manifest, 'species'), Thumbs(2*side, 100)
+        self.examples, self.seed = examples, seed
         table = mistakes.assign(mistake=mistakes.species.astype(str) + ' → ' + mistakes.named.astype(str))
         queue = Queue(table, columns=('mistake', 'species', 'named'), per_page=1, everything=True)
         species = sorted(set(self.photos.species.dropna().astype(str)) - {''})

@@ -20,9 +20,11 @@ from ..core import SnakeidError
 from ..data.photo import shrink_photo
 
 # %% ../../nbs/api/60_explore.parts.ipynb #21255bf1
-def find_widgets() -> ModuleType|None: # The package, or None
-    "ipywidgets, where it is installed"
-    try: return importlib.import_module('ipywidgets')
+def find_widgets(
+    package:str='ipywidgets', # Or 'anywidget'
+)->ModuleType|None: # The package, or None
+    "A package with widgets, where it is installed"
+    try: return importlib.import_module(package)
     except ImportError: return None
 
 # %% ../../nbs/api/60_explore.parts.ipynb #c11a48b4
