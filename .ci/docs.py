@@ -75,7 +75,7 @@ def make_sidebar(
     folder:Path, # The site's source
     house_pages:list[str], # From `write_house`
 )->dict: # For sidebar.yml
-    "Index, tutorials, the house, and the modules by package in the order in which they build on each other"
+    "Index, figures, tutorials, the house, and the modules by package in the order in which they build on each other"
     def entry(path, text=None): return dict(href=path, **(dict(text=text) if text else {}))
     house, api = read_house(), []
     for rooms in find_floors(house)[::-1]:
@@ -85,12 +85,14 @@ def make_sidebar(
             entries = [entry(path, m.short) for m, path in found]
             if own[0].name == room: api += entries        # a module that is no package
             else: api.append(dict(section=room, contents=entries))
-    # The way in comes first
-    tutorials = sorted(folder.glob('tutorials/*.ipynb'), key=lambda p: (p.stem != 'first_model', p.stem))
+    # In the order in which the front page names them
+    front = (ROOT/'nbs'/'index.ipynb').read_text(encoding='utf-8')
+    tutorials = sorted(folder.glob('tutorials/*.ipynb'), key=lambda p: (front.find(f'(tutorials/{p.name})') % 10**9, p.stem))
     tutorials = [entry(p.relative_to(folder).as_posix()) for p in tutorials]
     floors = [entry(floor_page(rooms[0]).replace('.html', '.qmd'), ', '.join(rooms)) for rooms in find_floors(house)]
     assert {f['href'] for f in floors} | {'house/index.qmd'} == set(house_pages)
-    contents = [entry('index.ipynb'), dict(section='tutorials', contents=tutorials),
+    others = [entry(p.name) for p in sorted(folder.glob('*.ipynb')) if p.name != 'index.ipynb']
+    contents = [entry('index.ipynb'), *others, dict(section='tutorials', contents=tutorials),
                 dict(section='the house', href='house/index.qmd', contents=floors), dict(section='api', contents=api)]
     return dict(website=dict(sidebar={'contents': contents, 'collapse-level': 1}))
 

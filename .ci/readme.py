@@ -52,7 +52,8 @@ def make_readme(
     # GitHub shows tables without a style, and would show the style as text
     text = re.sub(r'<style.*?</style>\n?', '', text, flags=re.S)
     text = re.sub(r'\n[ \t]+(?=\n)', '\n', text)
-    text = text.replace('](images/', '](nbs/images/')    # the notebook lies in nbs, the README above it
+    # The notebook lies in nbs, the README above it
+    text = re.sub(r'\]\((?=(?:images|tutorials|api)/|\w+\.ipynb)', '](nbs/', text)
     text = re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
     return text, {Path(name).as_posix(): data for name, data in resources.get('outputs', {}).items()}
 

@@ -1,7 +1,12 @@
 "What the tests share: photos to work on, and manners on a small machine"
 import io
 import os
-from contextlib import redirect_stderr, redirect_stdout
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,3 +84,55 @@ def look():
         def read(p): return None if p.is_dir() else p.read_bytes() if p.exists() else b'(broken link)'
         return {p.relative_to(folder).as_posix(): read(p) for p in sorted(Path(folder).rglob('*'))}
     return _look
+
+
+@pytest.fixture(scope='session')
+def browser():
+    "Chromium without a window; skips with the reason where there is none"
+    sync = pytest.importorskip('playwright.sync_api', reason="playwright is not installed: it comes with the dev extra")
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    if not found: pytest.skip("no browser here: install chromium")
+    flags = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+             '--disable-component-update --disable-sync').split()
+    with sync.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=found, args=flags, timeout=60_000)
+        try: yield chromium
+        finally: chromium.close()
+
+
+@pytest.fixture(scope='session')
+def free_port():
+    "A function that finds a port nobody listens on"
+    def _free_port():
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            return s.getsockname()[1]
+    return _free_port
+
+
+@pytest.fixture(scope='session')
+def serve(free_port):
+    "Run a server: `with serve(folder, *command) as address`, `{port}` in the command; ended with its children"
+    if os.name == 'nt': pytest.skip("a server's children are ended by process group, which Windows lacks")
+    @contextmanager
+    def _serve(folder, *command, **env):
+        port, told = free_port(), folder/'server.log'
+        env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JUPYTER_PREFER_ENV_PATH': '1', **env}
+        with told.open('w') as log:
+            words = [str(word).format(port=port) for word in command]
+            words = [str(word).format(port=port) for word in command]
+            server = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                                      start_new_session=True)
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                with suppress(OSError), socket.create_connection(('127.0.0.1', port), 1): break
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"the server does not start:\n{told.read_text()}")
+                time.sleep(.1)
+            yield f'http://127.0.0.1:{port}/'
+        finally:
+            # The group is gone where the server has ended by itself
+            with suppress(ProcessLookupError): os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    return _serve

@@ -7,7 +7,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +18,6 @@ import pytest
 pytest.importorskip('nbdev', reason="nbdev is not installed: it comes with the dev extra")
 pytest.importorskip('smalldocs', reason="smalldocs is not installed: it comes with the dev extra")
 ROOT = Path(__file__).resolve().parents[1]
-ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-        '--disable-component-update --disable-sync').split()
 SLOW = 60_000 # Milliseconds that a busy machine may take for a page
 
 
@@ -57,17 +54,6 @@ def address(site):
         server.shutdown()
         server.server_close()
         thread.join(10)
-
-
-@pytest.fixture(scope='module')
-def browser():
-    api = pytest.importorskip('playwright.sync_api', reason="playwright is not installed: it comes with the dev extra")
-    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if not found: pytest.skip("no browser here: chromium or google-chrome")
-    with api.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=found, args=ARGS)
-        try: yield opened
-        finally: opened.close()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 "`snakeid app` in a browser: a photo, a file that is none, and a photo again; then the end"
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,18 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-playwright = pytest.importorskip('playwright.sync_api', reason="playwright is not installed")
 pytest.importorskip('voila', reason="the extra voila is not installed")
 
-BROWSER = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-pytestmark = [pytest.mark.skipif(not BROWSER, reason="there is no Chromium"),
-              pytest.mark.skipif(not os.path.isdir('/proc'), reason="processes that are left are looked for in /proc")]
+pytestmark = pytest.mark.skipif(not os.path.isdir('/proc'), reason="processes that are left are looked for in /proc")
 
 # A shell lets the programs that it starts in the background ignore Ctrl-C, and what they start does so too
 COMMAND = ('import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); '
            'from snakeid.cli import main; sys.exit(main(sys.argv[1:]))')
-FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-         '--disable-component-update --disable-sync').split()
 PATIENCE = 240_000 # Milliseconds; a busy machine takes half a minute to load PyTorch
 
 
@@ -42,13 +35,9 @@ def list_children(folder):
 
 class App:
     "The command as a process of its own, and what it printed"
-    def __init__(self, folder, *words):
-        self.folder = folder
-        with socket.socket() as s:
-            s.bind(('127.0.0.1', 0))
-            self.port = s.getsockname()[1]
-        self.address, self.told = f'http://127.0.0.1:{self.port}/', []
-        argv = [sys.executable, '-c', COMMAND, 'app', *map(str, words), '--port', str(self.port), '--no-browser']
+    def __init__(self, folder, port, *words):
+        self.folder, self.address, self.told = folder, f'http://127.0.0.1:{port}/', []
+        argv = [sys.executable, '-c', COMMAND, 'app', *map(str, words), '--port', str(port), '--no-browser']
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                         start_new_session=True, env={**os.environ, 'TMPDIR': str(folder)})
         self.up = threading.Event()
@@ -76,13 +65,13 @@ class App:
 
 
 @pytest.fixture
-def app(trained, tmp_path):
+def app(trained, free_port, tmp_path):
     "The app of a small run, with a table in which every species is venomous"
     species = sorted(set(pd.read_csv(trained.labels).scientific_name))
     pd.DataFrame(dict(scientific_name=species, venomous='yes')).to_csv(tmp_path/'taxa.csv', index=False)
     folder = tmp_path/'temporary'
     folder.mkdir()
-    app = App(folder, trained.run, '--taxa', tmp_path/'taxa.csv')
+    app = App(folder, free_port(), trained.run, '--taxa', tmp_path/'taxa.csv')
     app.species = species
     try:
         assert app.up.wait(PATIENCE/1000) and app.process.poll() is None, ''.join(app.told)
@@ -90,61 +79,59 @@ def app(trained, tmp_path):
     finally: app.clean()
 
 
-def test_identify_in_a_browser(app, trained, tmp_path):
+def test_identify_in_a_browser(browser, app, trained, tmp_path):
     (tmp_path/'notes.txt').write_text('It was brown and this long.')
     photos = sorted(trained.images.iterdir())[:2]
     large = tmp_path/'large.png'
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (2000, 2200, 3), np.uint8)).save(large)
     assert 11e6 < large.stat().st_size < 50e6
-    with playwright.sync_playwright() as pw:
-        browser = pw.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        try:
-            page = browser.new_page(viewport=dict(width=390, height=800))
-            page.set_default_timeout(PATIENCE)
-            page.goto(app.address)
-            place = page.get_by_label('Choose or take a photo')
-            place.wait_for()
-            def send(path):
-                "Choose a file as a user does"
-                with page.expect_file_chooser() as chooser: place.click()
-                chooser.value.set_files(path)
-            def drop(*paths, x=200, y=60):
-                "Drag files onto the page, and let go"
-                cursor = page.context.new_cdp_session(page)
-                data = dict(items=[], files=[str(p) for p in paths], dragOperationsMask=1)
-                for kind in ('dragEnter', 'dragOver', 'drop'):
-                    cursor.send('Input.dispatchDragEvent', dict(type=kind, x=x, y=y, data=data))
-            answer = page.locator('h3', has_text=re.compile('Unknown|' + '|'.join(app.species)))
+    page = browser.new_page(viewport=dict(width=390, height=800))
+    try:
+        page.set_default_timeout(PATIENCE)
+        page.goto(app.address)
+        place = page.get_by_label('Choose or take a photo')
+        place.wait_for()
+        def send(path):
+            "Choose a file as a user does"
+            with page.expect_file_chooser() as chooser: place.click()
+            chooser.value.set_files(path)
+        def drop(*paths, x=200, y=60):
+            "Drag files onto the page, and let go"
+            cursor = page.context.new_cdp_session(page)
+            data = dict(items=[], files=[str(p) for p in paths], dragOperationsMask=1)
+            for kind in ('dragEnter', 'dragOver', 'drop'):
+                cursor.send('Input.dispatchDragEvent', dict(type=kind, x=x, y=y, data=data))
+        answer = page.locator('h3', has_text=re.compile('Unknown|' + '|'.join(app.species)))
 
-            send(photos[0])
-            answer.wait_for()
-            page.get_by_text(re.compile('It may be venomous')).wait_for()
-            page.get_by_text(re.compile('no medical device')).wait_for()
-            assert page.get_by_alt_text('The photo that was sent').evaluate('i => i.complete && i.naturalWidth > 0')
+        send(photos[0])
+        answer.wait_for()
+        page.get_by_text(re.compile('It may be venomous')).wait_for()
+        page.get_by_text(re.compile('no medical device')).wait_for()
+        assert page.get_by_alt_text('The photo that was sent').evaluate('i => i.complete && i.naturalWidth > 0')
 
-            send(tmp_path/'notes.txt')
-            page.get_by_text('The file is no photo that can be read: send a JPEG, PNG or WebP').wait_for()
-            answer.wait_for(state='detached')
+        send(tmp_path/'notes.txt')
+        page.get_by_text('The file is no photo that can be read: send a JPEG, PNG or WebP').wait_for()
+        answer.wait_for(state='detached')
 
-            drop(photos[1], x=200, y=780)                        # beside the place, at the foot of the page
-            answer.wait_for()
-            page.get_by_text('no photo that can be read').wait_for(state='detached')
-            assert page.url == app.address       # a page that does not take a photo is replaced by it
-            drop(*photos)
-            page.get_by_text('2 files came at once: send one photo at a time').wait_for()
-            send(large)                                          # more than a message of Jupyter's servers may hold
-            answer.wait_for()
-            page.get_by_text('2 files came at once').wait_for(state='detached')
-            with open(tmp_path/'film.jpg', 'wb') as film: film.truncate(10**9)
-            before = time.monotonic()
-            send(tmp_path/'film.jpg')                            # is refused before it travels
-            page.get_by_text('The file has 1000 MB, and at most 50 MB are taken').wait_for()
-            assert time.monotonic() - before < 30
-            answer.wait_for(state='detached')
-            send(photos[0])
-            answer.wait_for()
-            assert page.evaluate('document.documentElement.scrollWidth') <= 390
-        finally: browser.close()
+        drop(photos[1], x=200, y=780)                        # beside the place, at the foot of the page
+        answer.wait_for()
+        page.get_by_text('no photo that can be read').wait_for(state='detached')
+        assert page.url == app.address       # a page that does not take a photo is replaced by it
+        drop(*photos)
+        page.get_by_text('2 files came at once: send one photo at a time').wait_for()
+        send(large)                                          # more than a message of Jupyter's servers may hold
+        answer.wait_for()
+        page.get_by_text('2 files came at once').wait_for(state='detached')
+        with open(tmp_path/'film.jpg', 'wb') as film: film.truncate(10**9)
+        before = time.monotonic()
+        send(tmp_path/'film.jpg')                            # is refused before it travels
+        page.get_by_text('The file has 1000 MB, and at most 50 MB are taken').wait_for()
+        assert time.monotonic() - before < 30
+        answer.wait_for(state='detached')
+        send(photos[0])
+        answer.wait_for()
+        assert page.evaluate('document.documentElement.scrollWidth') <= 390
+    finally: page.close()
     # A photo leaves nothing in the temporary folder of the server and its kernels
     left = [p for p in app.folder.rglob('*') if p.suffix in ('.jpg', '.png') or p.name.startswith('photo')]
     assert left == []

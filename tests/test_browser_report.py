@@ -1,27 +1,12 @@
 "The report in a browser: it asks for nothing, its tables sort, it reads in light and dark and on a phone"
 import io
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-        '--disable-component-update --disable-sync').split()
 WAIT = 60_000 # Milliseconds; a busy machine is slow
-
-
-@pytest.fixture(scope='module')
-def browser():
-    "Chromium, where there is one"
-    sync = pytest.importorskip('playwright.sync_api', reason="no playwright here: pip install 'snakeid[dev]'")
-    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if not found: pytest.skip("no browser here: install chromium")
-    with sync.sync_playwright() as p:
-        chromium = p.chromium.launch(executable_path=found, args=ARGS, timeout=WAIT)
-        try: yield chromium
-        finally: chromium.close()
 
 
 @pytest.fixture

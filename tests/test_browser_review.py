@@ -1,15 +1,7 @@
 "Review in a real browser, served by Voilà: decisions outlive a change of species, a reload and the kernel"
-import contextlib
 import csv
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -18,18 +10,11 @@ import pytest
 from snakeid.samples.collection import draw_photo
 
 ROOT = Path(__file__).resolve().parents[1]
-BROWSER = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-ARGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-        '--disable-component-update --disable-sync').split()
 LONG = 120_000 # Milliseconds for a kernel to start on a busy machine
 SHORT = 60_000 # … and for a click to be answered
 NASTY = '<img src=x onerror="window.hit=1">'
 
-pytestmark = [
-    pytest.mark.skipif(BROWSER is None, reason="there is no Chromium or Chrome here"),
-    pytest.mark.skipif(find_spec('playwright') is None, reason="playwright is not installed: it is in the dev extra"),
-    pytest.mark.skipif(find_spec('voila') is None, reason="voila is not installed: pip install 'snakeid[voila]'"),
-    pytest.mark.skipif(os.name == 'nt', reason="a server's children are ended by process group, which Windows lacks")]
+pytest.importorskip('voila', reason="voila is not installed: pip install 'snakeid[voila]'")
 
 
 @pytest.fixture
@@ -48,31 +33,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-@contextlib.contextmanager
-def serve(folder):
-    "Voilà on a free port; ended with its kernels"
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, '-m', 'voila', 'review.ipynb', f'--port={port}', '--no-browser', '--Voila.ip=127.0.0.1']
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'JUPYTER_PREFER_ENV_PATH': '1'}
-    with (folder/'voila.log').open('w') as log:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                  start_new_session=True)
-    try:
-        deadline = time.monotonic() + LONG/1000
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1): break
-            if server.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"Voilà does not start:\n{(folder/'voila.log').read_text()}")
-            time.sleep(.1)
-        yield f'http://127.0.0.1:{port}/'
-    finally:
-        # The group is gone where the server has ended by itself
-        with contextlib.suppress(ProcessLookupError): os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
 def read(file):
     "Decisions of the CSV: decision, species and reason by photo"
     with open(file, newline='', encoding='utf-8') as f:
@@ -80,16 +40,16 @@ def read(file):
 
 
 @pytest.mark.timeout(500)
-def test_decisions_stay(folder):
+def test_decisions_stay(browser, serve, folder):
     "Decide on three photos, change the species, come back, reload: they are there, and in the file"
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     expected = dict(p0=('keep', 'boa', ''), p1=('relabel', NASTY, ''), p2=('quarantine', 'boa', 'no animal'))
     said = dict(p0='✓ kept', p1=f'→ {NASTY}', p2='✕ quarantined: no animal')
-    with serve(folder) as address, sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=BROWSER, args=ARGS)
+    command = [sys.executable, '-m', 'voila', 'review.ipynb', '--port={port}', '--no-browser', '--Voila.ip=127.0.0.1']
+    with serve(folder, *command) as address:
+        page = browser.new_page(viewport=dict(width=1280, height=900))
         try:
-            page = browser.new_page(viewport=dict(width=1280, height=900))
             page.set_default_timeout(SHORT)
 
             def card(photo_id):
@@ -140,5 +100,5 @@ def test_decisions_stay(folder):
             # Nothing runs out of a narrow page
             page.set_viewport_size(dict(width=390, height=800))
             page.wait_for_function('document.documentElement.scrollWidth <= window.innerWidth')
-        finally: browser.close()
+        finally: page.close()
     assert sorted(p.name for p in folder.glob('*.jpg')) == [f'{i}.jpg' for i in range(6)]

@@ -172,7 +172,7 @@ def test_unknown(source, photo):
     found = identify_photo(replace(source, bundle=replace(source.bundle, calibration=strict)), photo)
     assert found.species == 'unknown' and found.nearest in source.bundle.species
     page = show_identification(found)
-    assert 'Unknown' in page and f'nearest is <i>{found.nearest}</i>' in page
+    assert 'Unknown' in page and f'it would be <i>{found.nearest}</i>' in page and 'Were it one of these' in page
 
 
 # ---- venom ----

@@ -214,7 +214,8 @@ def _list_possible(found:Identification) -> str:
                    + (f'<br><span style="{_SMALL}">{"⚠ " if p.venom != "harmless" else ""}{escape(_VENOM[p.venom])}</span>' if p.venom else '')
                    + f'</td><td style="padding:3px 10px 3px 0;text-align:right;white-space:nowrap">{_tell_share(p.probability)}</td>'
                    f'<td style="width:35%">{_bar(p.probability)}</td></tr>' for p in found.possible)
-    return (f'<h4 style="margin:14px 0 4px">It may be</h4><p style="margin:0;{_SMALL}">{promise}</p>'
+    head = 'Were it one of these, it might be' if found.species == UNKNOWN else 'It may be'
+    return (f'<h4 style="margin:14px 0 4px">{head}</h4><p style="margin:0;{_SMALL}">{promise}</p>'
             f'<table style="width:100%;border-collapse:collapse;color:inherit">{rows}</table>')
 
 _VENOM = dict(venomous='venomous', harmless='harmless by the table') | {'not known': 'venom not known'}
@@ -226,8 +227,8 @@ def show_identification(
     "All that is known of a photo, as a piece of HTML that stands for itself"
     thumbs, name = thumbs or Thumbs(side=110), f'<i>{escape(found.nearest)}</i>'
     sure = f'{found.confidence:.0%} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
-    head = (f'<h3 style="margin:0;overflow-wrap:anywhere">Unknown</h3><p style="margin:0">Like none that the network has learnt; nearest is '
-            f'{name} ({escape(sure)}).</p>' if found.species == UNKNOWN else
+    head = (f'<h3 style="margin:0;overflow-wrap:anywhere">Unknown</h3><p style="margin:0">It is like none that the network has learnt. '
+            f'Only were it one of these, it would be {name} ({escape(sure)}).</p>' if found.species == UNKNOWN else
             f'<h3 style="margin:0;overflow-wrap:anywhere">{name}</h3><p style="margin:0">{escape(sure)}</p>')
     parts = [head]
     if found.warning:
