@@ -87,7 +87,7 @@ def make_sidebar(
             else: api.append(dict(section=room, contents=entries))
     # In the order in which the front page names them
     front = (ROOT/'nbs'/'index.ipynb').read_text(encoding='utf-8')
-    tutorials = sorted(folder.glob('tutorials/*.ipynb'), key=lambda p: (front.find(f'(tutorials/{p.name})') % 10**9, p.stem))
+    tutorials = sorted(folder.glob('tutorials/*.ipynb'), key=lambda p: front.rfind(f'(tutorials/{p.name})') % 10**9)
     tutorials = [entry(p.relative_to(folder).as_posix()) for p in tutorials]
     floors = [entry(floor_page(rooms[0]).replace('.html', '.qmd'), ', '.join(rooms)) for rooms in find_floors(house)]
     assert {f['href'] for f in floors} | {'house/index.qmd'} == set(house_pages)
