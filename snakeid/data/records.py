@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..core import SnakeidError
+from ..core import Progress, SnakeidError
 from .cells import find_odd_byte
 
 # %% ../../nbs/api/08_data.records.ipynb #e4bcd54c
@@ -41,7 +41,7 @@ def walk_records(
 )->Iterator[tuple[str, list[dict]|object]]: # Name and objects of a list, by batches; name and value of anything else
     "Read some lists of a JSON file object by object"
     path = Path(path)
-    text = _read_text(path)
+    progress, text = Progress('MB of labels read'), _read_text(path)
     scan, blank, at = json.JSONDecoder().scan_once, re.compile(r'[ \t\r\n]*').match, 0
 
     def skip(wanted:str) -> str:
@@ -81,6 +81,7 @@ def walk_records(
                         raise SnakeidError(f"{path} has {thing!r} in its list `{key}`: every entry must be an object")
                     batch.append(thing)
                     if len(batch) == BATCH:
+                        progress(at//10**6, len(text)//10**6)
                         yield key, batch
                         batch = []
                     if text[at:at + 1] == ',': at += 1

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core import SnakeidError, some_of, write_whole
+from ..core import Progress, SnakeidError, some_of, write_whole
 from .cells import LESS, find_header, read_cells, tell_memory
 from .files import name_apart
 from .manifest import attach_photos, check_manifest, find_photos, tidy_names
@@ -238,6 +238,8 @@ def write_folders(
         if not os.path.samefile(sources[i], target) and not filecmp.cmp(sources[i], target, shallow=False):
             raise SnakeidError(f"{target} is another file than {manifest.path[i]}, and nothing is overwritten: "
                                "give a new folder")
-    done = 'left out: ' + why
-    done[use.index] = ['there already' if i in old else _put(sources[i], folder/t, copy) for i, t in targets.items()]
+    done, progress = 'left out: ' + why, Progress('photos put into folders')
+    for k, (i, t) in enumerate(targets.items(), 1):
+        done[i] = 'there already' if i in old else _put(sources[i], folder/t, copy)
+        progress(k, len(targets))
     return pd.DataFrame(dict(photo_id=manifest.photo_id, target=targets.reindex(manifest.index).fillna(''), done=done))

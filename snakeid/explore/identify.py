@@ -127,8 +127,8 @@ def _find_possible(row:pd.Series, source:Source, calibrated:bool) -> list[Possib
     return [Possible(s, float(probs[s]), source.venom.get(s, '')) for s in names]
 
 def _tell_share(share:float) -> str:
-    "A share for readers: what is small is not nothing"
-    return 'under 1%' if 0 < share < .005 else f'{share:.0%}'
+    "A probability for readers: what is small is not nothing, and no network is certain"
+    return 'under 1%' if 0 < share < .005 else 'over 99%' if share >= .995 else f'{share:.0%}'
 
 def warn_of_venom(
     possible:list[Possible], # What the photo may show
@@ -226,7 +226,7 @@ def show_identification(
 )->str: # HTML
     "All that is known of a photo, as a piece of HTML that stands for itself"
     thumbs, name = thumbs or Thumbs(side=110), f'<i>{escape(found.nearest)}</i>'
-    sure = f'{found.confidence:.0%} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
+    sure = f'{_tell_share(found.confidence)} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
     head = (f'<h3 style="margin:0;overflow-wrap:anywhere">Unknown</h3><p style="margin:0">It is like none that the network has learnt. '
             f'Only were it one of these, it would be {name} ({escape(sure)}).</p>' if found.species == UNKNOWN else
             f'<h3 style="margin:0;overflow-wrap:anywhere">{name}</h3><p style="margin:0">{escape(sure)}</p>')

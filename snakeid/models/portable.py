@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..core import SnakeidError, import_extra, write_whole
+from ..core import Progress, SnakeidError, import_extra, write_whole
 from .bundle import Bundle, seal_info
 
 # %% ../../nbs/api/24_models.portable.ipynb #1a4bda84
@@ -232,10 +232,12 @@ def quantize_onnx(
                            "squeeze training photos to that size")
     class Batches(q.CalibrationDataReader):
         "Batches of the pixels, as ONNX Runtime asks for them"
-        def __init__(self): self.batches = iter([dict(pixels=pixels[i:i+bs]) for i in range(0, len(pixels), bs)])
+        def __init__(self): self.at, self.progress = 0, Progress('photos measured for eight bits')
         def get_next(self) -> dict|None:
             "The next batch, or None"
-            return next(self.batches, None)
+            self.progress(min(self.at, len(pixels)), len(pixels))
+            self.at += bs
+            return dict(pixels=pixels[self.at-bs:self.at]) if self.at - bs < len(pixels) else None
     with tempfile.TemporaryDirectory() as tmp, _silence():
         Path(tmp, 'a.onnx').write_bytes(export_onnx(bundle))
         quant_pre_process(f'{tmp}/a.onnx', f'{tmp}/b.onnx', skip_symbolic_shape=True)

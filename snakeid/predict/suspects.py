@@ -9,7 +9,7 @@ __all__ = ['predict_folds', 'find_suspects', 'flag_suspects']
 import numpy as np
 import pandas as pd
 
-from ..core import SnakeidError, some_of
+from ..core import Progress, SnakeidError, some_of
 from ..data.manifest import add_flag, check_manifest
 
 # %% ../../nbs/api/43_predict.suspects.ipynb #eba57b56
@@ -41,12 +41,14 @@ def predict_folds(
     x, (y, names) = features[rows], pd.factorize(species[rows], sort=True)
     probs = np.full((len(species), len(names)), np.nan)
     cut = StratifiedGroupKFold(min(folds, group[rows].nunique()), shuffle=True, random_state=seed)
-    for train, held in cut.split(x, y, group[rows].to_numpy()):
+    progress = Progress('parts judged by the others')
+    for k, (train, held) in enumerate(cut.split(x, y, group[rows].to_numpy()), 1):
         fit = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500)).fit(x[train], y[train])
         probs[np.ix_(rows[held], fit[-1].classes_)] = fit.predict_proba(x[held])
         absent = np.setdiff1d(np.arange(len(names)), fit[-1].classes_)
         probs[np.ix_(rows[held], absent)] = 0           # all of a species in one fold: nobody learnt it
         probs[rows[held[np.isin(y[held], absent)]]] = np.nan
+        progress(k, cut.n_splits)
     return pd.DataFrame(probs, columns=list(names))
 
 # %% ../../nbs/api/43_predict.suspects.ipynb #f5871e3a

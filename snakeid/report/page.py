@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from ..core import SnakeidError, write_whole
+from ..core import Progress, SnakeidError, write_whole
 from ..data.balance import count_species
 from ..data.manifest import summarize_manifest
 from ..data.photo import shrink_photo
@@ -200,6 +200,23 @@ def _flat(info:dict) -> list[tuple[str, object]]:
             for a, b in (v if isinstance(v, dict) else {'': v}).items()]
     return [(k, f'{v:.4g}' if isinstance(v, float) else v) for k, v in rows]
 
+def _show_settings(run:'Run') -> Markup:
+    "How it was trained"
+    settings = pd.DataFrame(_flat(run.info), columns=['setting', 'value']).astype(object)
+    return show_table(settings, 'Settings', sorts=False)
+
+def _show_curves(run:'Run') -> Markup:
+    "How training went"
+    curves = fill_part('plots', plots=[embed_figure(plot_curves(run.fitted), 'Losses and scores over the epochs')])
+    return curves + _say('Highest learning rate of the head {:.2g}. The weights of epoch {} were kept: their macro-F1 on '
+                         'the validation photos was the highest after unfreezing.', run.fitted.lr, run.fitted.best_epoch+1)
+
+def _show_confusion(run:'Run', judged:pd.DataFrame, s:Summary, pairs:int) -> Markup:
+    "The matrix, and the worst pairs"
+    fig = plot_confusion(run.predictions, run.manifest)
+    matrix = fill_part('plots', plots=[embed_figure(fig, 'Confusion matrix, shares of its rows')])
+    return matrix + _show_pairs(run, judged, s, pairs)
+
 def _show_species(run:'Run', s:Summary) -> Markup:
     "Recall by species, and those that were not tested"
     fig = plot_recall(run.predictions, run.manifest)
@@ -229,18 +246,16 @@ def write_report(
     if unknown := int((judged.species == UNKNOWN).sum()): tiles.append(('left unknown', f'{unknown:,}'))
     lead = _say('Judged on {:,} photos that took no part in training. Accuracy is the share of photos named rightly; '
                 'macro-F1 gives every species the same weight.', s.photos) + fill_part('tiles', tiles=tiles)
-    curves = fill_part('plots', plots=[embed_figure(plot_curves(run.fitted), 'Losses and scores over the epochs')])
-    curves += _say('Highest learning rate of the head {:.2g}. The weights of epoch {} were kept: their macro-F1 on the '
-                   'validation photos was the highest after unfreezing.', run.fitted.lr, run.fitted.best_epoch+1)
-    fig = plot_confusion(run.predictions, run.manifest)
-    matrix = fill_part('plots', plots=[embed_figure(fig, 'Confusion matrix, shares of its rows')])
-    settings = pd.DataFrame(_flat(run.info), columns=['setting', 'value']).astype(object)
-    sections = [('curves', 'Learning curves', curves), ('species', 'Species', _show_species(run, s)),
-                ('confusion', 'What is mixed up', matrix + _show_pairs(run, judged, s, pairs)),
-                ('mistakes', 'Mistakes', _show_mistakes(judged, mistakes)),
-                ('sureness', 'How sure it is', _show_sureness(judged, model.get('calibration') or {})),
-                ('data', 'Data card', _show_data(run, model)), ('model', 'Model card', _show_model(model)),
-                ('settings', 'Settings', show_table(settings, 'Settings', sorts=False))]
+    parts = [('curves', 'Learning curves', lambda: _show_curves(run)), ('species', 'Species', lambda: _show_species(run, s)),
+             ('confusion', 'What is mixed up', lambda: _show_confusion(run, judged, s, pairs)),
+             ('mistakes', 'Mistakes', lambda: _show_mistakes(judged, mistakes)),
+             ('sureness', 'How sure it is', lambda: _show_sureness(judged, model.get('calibration') or {})),
+             ('data', 'Data card', lambda: _show_data(run, model)), ('model', 'Model card', lambda: _show_model(model)),
+             ('settings', 'Settings', lambda: _show_settings(run))]
+    sections, progress = [], Progress('parts of the report')
+    for key, heading, show in parts:
+        sections.append((key, heading, show()))
+        progress(len(sections), len(parts))
     foot = ('This is a statistical classifier. It is no medical device: after a snakebite seek medical help, whatever '
             'the report or the model says. This file of {size} needs no other file and no network.')
     html = fill_page(f"snakeid run {run.folder.resolve().name}", lead, sections, foot)

@@ -14,7 +14,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from ..core import SnakeidError, make_rng
+from ..core import Progress, SnakeidError, make_rng
 from ..data.draws import draw_rows
 from .losses import SpeciesLoss, is_right
 
@@ -73,6 +73,7 @@ def choose_decay(
     part = torch.as_tensor(np.tile(parts, views), device=x.device)
     if n > 5000: folds = 1                               # one part left out is enough to tell the strengths apart
     lost, right, kept = np.zeros(len(decays)), np.zeros(len(decays)), loss.reduction
+    progress = Progress('first heads tried')
     for k in range(folds):
         out = part == k
         for i, decay in enumerate(decays):
@@ -83,6 +84,7 @@ def choose_decay(
                 lost[i] += float((loss(scores, y[out])*weight[out]).sum())
                 right[i] += float(is_right(scores, y[out]).sum())
             loss.reduction = kept
+            progress(k*len(decays) + i + 1, folds*len(decays))
     best = int(lost.argmin())
     return decays[best], right[best]/float((part < folds).sum())
 
@@ -103,7 +105,7 @@ def list_features(
         dl = train.new(bs=bs, drop_last=False, get_idxs=rows.tolist)
         dl.seed = seed
     else: dl = learn.dls.test_dl(list(train.dataset.items), with_labels=True, bs=bs)
-    xs, ys, flipped = [], [], []
+    xs, ys, flipped, progress = [], [], [], Progress('views put through the frozen network')
     for view in range(max(1, views)):
         dl.next_epoch = view
         with torch.random.fork_rng([device] if device.type == 'cuda' else []):
@@ -114,6 +116,7 @@ def list_features(
                     xs.append(body(x).float())
                     if mirror and not views: flipped.append(body(x.flip(3)).float())
                 ys.append(y.as_subclass(Tensor))
+                progress(sum(map(len, ys)), max(1, views)*len(rows))
     return torch.cat(xs + flipped), torch.cat(ys*(2 if flipped else 1))
 
 def warm_head(
