@@ -18,9 +18,9 @@ from snakeid.core import SnakeidError
 from snakeid.data.clean import apply_quarantine, read_quarantine, write_quarantine
 from snakeid.data.manifest import add_flag
 from snakeid.explore import browse as browse_module
-from snakeid.explore.browse import Collection, browse
+from snakeid.explore.browse import Collection, browse, describe_photo
 from snakeid.explore.decisions import Decisions
-from snakeid.explore.mistakes import find_examples, list_mistakes, review_mistakes
+from snakeid.explore.mistakes import find_examples, list_mistakes, list_pairs, review_mistakes
 from snakeid.explore.parts import Thumbs
 from snakeid.explore.review import Queue, review
 from snakeid.samples.collection import draw_photo
@@ -307,6 +307,31 @@ def test_decisions_in_a_manifest(tmp_path, photos):
     pd.testing.assert_frame_equal(photos, before)
 
 
+def test_the_last_decision_stands_last(tmp_path):
+    decisions = Decisions(tmp_path/'decisions.csv')
+    decisions.keep(['a', 'b'])
+    decisions.keep('c')
+    decisions.keep('a')
+    assert decisions.table().photo_id.tolist() == ['b', 'c', 'a']
+
+
+def test_a_relabelled_photo_that_is_kept_has_its_label_again(photos, tmp_path):
+    "Also where the manifest is not at hand, and the file alone knows the label"
+    decisions = Decisions(tmp_path/'decisions.csv', photos)
+    decisions.keep('p02')
+    for each in (decisions, Decisions(decisions.file)):
+        each.relabel('p02', 'boa')
+        each.keep('p02')
+        assert each.look_up('p02')['species'] == 'viper'
+
+
+def test_a_photo_id_with_a_semicolon_makes_one_reason(tmp_path):
+    table = pd.DataFrame(dict(photo_id=['a; b', 'c'], path=['1.jpg', '2.jpg'], species='boa'))
+    decisions = Decisions(tmp_path/'decisions.csv', table)
+    decisions.keep_only('a; b', table.photo_id)
+    assert decisions.apply(table).flag.tolist() == ['', 'quarantined: copy of a, b']
+
+
 # Browse
 
 @pytest.fixture
@@ -371,6 +396,12 @@ def test_pictures_are_made_once_and_only_when_shown(photos, made):
     assert made[10:] == [p for p in photos.path[photos.species == 'cobra'][:5] if p not in photos.path[:10].tolist()]
 
 
+def test_the_pictures_last_shown_are_kept(photos, made):
+    thumbs = Thumbs(32, most=2)
+    for i in (0, 1, 0, 2, 0): thumbs(photos.path[i])
+    assert made == photos.path[:3].tolist()
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_filters_and_counts_are_those_of_pandas(data):
@@ -419,6 +450,22 @@ def test_the_menus_of_a_browser(photos):
     assert sheet.menus['species'].options[0][0] == '2 chosen' and sheet.number == 1
 
 
+def test_the_edges_of_a_browser(photos):
+    "A last page that is full, a page before the first, and a choice that shows nothing"
+    sheet = browse(photos, per_page=6, side=32)
+    assert sheet.collection.pages == 4
+    sheet.turn(0)
+    assert sheet.number == sheet.number_field.value == 1
+    sheet.choose('flag', 'near-duplicate')
+    sheet.choose('species', 'boa')
+    assert sheet.menus['species'].label == 'boa (0)' and sheet.count.value == 'of 1: 0 of 24 photos'
+
+
+def test_missing_values_are_not_shown_as_nan(photos):
+    odd = photos.assign(species=np.nan, country=None)
+    assert describe_photo(next(odd.itertuples())) == (photos.path[0], ['p00', '(no species)', 'train'])
+
+
 # Review and mistakes
 
 def test_pages_keep_groups_together(photos):
@@ -428,6 +475,19 @@ def test_pages_keep_groups_together(photos):
     assert [queue.find_page(i) for i in ('p02', 'p20', 'p06', 'p07')] == [1, 2, 3, 0]
     queue.choose('flag', 'near-black')
     assert queue.page().photo_id.tolist() == ['p01', 'p20'] and queue.find_page('p02') == 0
+
+
+def test_the_next_open_page(photos, tmp_path):
+    "It comes after this one; after the last comes the first"
+    queue, decisions = Queue(photos, per_page=2), Decisions(tmp_path/'decisions.csv')
+    assert [queue.find_open(decisions, n) for n in (1, 2, 3)] == [2, 3, 1]
+    decisions.keep(['p01', 'p02', 'p05', 'p06'])
+    assert [queue.find_open(decisions, n) for n in (1, 2, 3)] == [2, 2, 2]
+
+
+def test_a_group_of_one_is_none(photos):
+    queue = Queue(photos.assign(duplicate_group=photos.photo_id))
+    assert queue.at.tolist() == ['p01', 'p02', 'p10', 'p20'] and 'group of duplicates' not in queue.counts('flag')
 
 
 @settings(max_examples=60, deadline=None)
@@ -485,6 +545,32 @@ def test_a_group_is_settled_with_one_click_and_one_undo(photos, tmp_path):
                                             p20=('quarantine', '', 'copy of p10'))
     desk.undo.click()
     assert state_of(desk.decisions) == {}
+
+
+def test_a_filter_tears_no_group_and_hides_what_it_leaves_out(photos, tmp_path):
+    "To keep only one settles also the photos that are not shown; the count is of those that are"
+    desk = review(photos, tmp_path/'decisions.csv', side=32)
+    desk.decisions.keep('p02')
+    desk.choose('flag', 'near-black')
+    assert [(bar.photo_id, bar.copies) for bar in desk.bars[:2]] == [('p01', ['p01']), ('p20', ['p03', 'p10', 'p20'])]
+    assert desk.count.value == 'of 1: 0 of 2 photos decided'
+
+
+def test_undo_turns_to_the_page_where_it_was(photos, tmp_path):
+    desk = review(photos, tmp_path/'decisions.csv', per_page=2, side=32)
+    desk.bars[0].keep.click()
+    desk.turn(3)
+    desk.undo.click()
+    assert desk.number == 1 and 'Took back what was decided on p01.' in desk.told.value
+
+
+def test_a_name_that_is_written_stays_with_its_photo(photos, tmp_path):
+    desk = review(photos, tmp_path/'decisions.csv', per_page=2, side=32)
+    desk.bars[0].name.value = 'boa'
+    desk.bars[1].keep.click()
+    assert desk.bars[0].name.value == 'boa'
+    desk.on.click()
+    assert [bar.name.value for bar in desk.bars] == ['', '', '']
 
 
 def test_errors_are_told_and_nothing_is_decided(photos, tmp_path):
@@ -550,6 +636,33 @@ def test_mistakes_share_the_decisions_of_review(photos, predictions, tmp_path):
     assert state_of(desk.decisions) == {first: ('relabel', 'viper', ''), second: ('keep', '', '')}
     assert viewer.count.value == f'of {len(table)}: 2 of {len(table)} photos decided'
     assert 'Named: viper' in viewer.columns[2].value
+
+
+def test_what_stands_beside_a_mistake(photos, predictions, tmp_path):
+    "Its own numbers, and the drawn photos of both species; the menu begins with the pair that is most common"
+    named = predictions.assign(species=['cobra', *['viper']*5]).drop(columns='p:cobra')
+    viewer = review_mistakes(named, photos, tmp_path/'decisions.csv', examples=2, seed=1)
+    assert viewer.menus['mistake'].options[1][0] == 'cobra → viper (2)'
+    table = list_mistakes(named, photos)
+    for i, row in enumerate(table.itertuples()):
+        viewer.turn(i + 1)
+        sure = 'not known, loss not known' if row.species == 'cobra' else f'{row.probability:.1%}, loss {row.loss:.2f}'
+        assert f'labelled {row.species} ({sure})' in viewer.columns[0].value
+        assert f'named {row.named} (60.0%)' in viewer.columns[0].value
+        for column, what, name in ((1, 'Labelled', row.species), (2, 'Named', row.named)):
+            html, drawn = viewer.columns[column].value, find_examples(photos, name, 2, seed=1, without=row.photo_id)
+            assert f'{what}: {name}' in html and html.count('<figure') == 2 and all(i in html for i in drawn.photo_id)
+    assert table.species.tolist()[-2:] == ['cobra']*2               # what is not known comes last
+
+
+def test_mistakes_of_one_split(photos, tmp_path):
+    named = pd.DataFrame({'photo_id': photos.photo_id, 'species': 'viper', 'p:viper': 1.})
+    wrong = photos[(photos.species != 'viper') & (photos.flag == '')]
+    for split, part in wrong.groupby('split'):
+        assert set(list_mistakes(named, photos, split=split).photo_id) == set(part.photo_id)
+        assert list_pairs(named, photos, split=split).photos.sum() == len(part)
+        viewer = review_mistakes(named, photos, tmp_path/'decisions.csv', split=split)
+        assert viewer.collection.pages == len(part)
 
 
 def test_an_answer_that_is_no_species_is_not_proposed(photos, predictions, tmp_path):
