@@ -159,10 +159,14 @@ def test_without_calibration(source, photo):
     assert 'not calibrated' in page and 'nothing is promised' in page
 
 
-def test_a_network_that_names_several(source, photo):
+def test_a_network_that_names_several(source, tiny, photo):
     from snakeid.explore.identify import identify_photo
-    found = identify_photo(replace(source.bundle, several=True, calibration={}), photo)
+    from snakeid.predict.batch import predict_photos
+    bundle = replace(source.bundle, several=True, calibration={})
+    found = identify_photo(bundle, photo)
     assert found.species in [p.species for p in found.possible] and found.coverage is None
+    row = predict_photos(bundle, sorted(tiny.images.iterdir())[0], probabilities=True).iloc[0]
+    assert {p.species for p in found.possible} == {s for s in bundle.species if row[f'p:{s}'] >= .05}
 
 
 def test_unknown(source, photo):
@@ -173,6 +177,7 @@ def test_unknown(source, photo):
     assert found.species == 'unknown' and found.nearest in source.bundle.species
     page = show_identification(found)
     assert 'Unknown' in page and f'it would be <i>{found.nearest}</i>' in page and 'Were it one of these' in page
+    assert not any('cannot be shown' in n for n in found.notes)      # the map is of the nearest species
 
 
 # ---- venom ----
@@ -202,6 +207,31 @@ def test_venom(source, trained, taxa, species, photo):
     assert 'D' not in warn_of_venom([bad], lookalikes=[double])
     assert warn_of_venom([Possible('A', .001, 'venomous')]) == 'It may be venomous: A (under 1%).'
     assert warn_of_venom([good, bad], unknown=True) == 'It may be venomous: A (4%).'
+
+
+def test_the_warning_of_a_photo(source, species, photo, monkeypatch):
+    "What is known of venom reaches the answer: an unknown animal, a harmless one with a venomous double, and no table"
+    import snakeid.explore.identify as module
+    harmless = dict.fromkeys(species, 'harmless')
+    monkeypatch.setattr(module, 'find_lookalikes', lambda *args: [module.LookAlike('D', 2)])
+    found = module.identify_photo(replace(source, venom=harmless | dict(D='venomous')), photo)
+    assert [o.venom for o in found.lookalikes] == ['venomous'] and 'a venomous species: D' in found.warning
+    strict = json.loads(json.dumps(source.bundle.calibration))
+    strict['four/mean']['thresholds']['energy'] = 1e9
+    bundle = replace(source.bundle, calibration=strict)
+    found = module.identify_photo(replace(source, bundle=bundle, venom=harmless), photo)
+    assert 'does not know this animal' in found.warning and found.warning in module.show_identification(found)
+    told = 'Nothing is known here of venom: that wants a table of taxa.'
+    assert told not in found.notes and told in module.identify_photo(source, photo).notes
+
+
+def test_what_is_not_known_is_marked_and_nobody_is_certain(source, photo):
+    from snakeid.explore.identify import Possible, identify_photo, show_identification, warn_of_venom
+    sure = [Possible('A', .9999, 'venomous'), Possible('B', 1e-5, 'not known'), Possible('C', 0., 'harmless')]
+    page = show_identification(replace(identify_photo(source, photo), confidence=.9999, possible=sure))
+    assert '⚠ venomous' in page and '⚠ venom not known' in page and '⚠ harmless' not in page
+    assert 'over 99% sure' in page and '>over 99%<' in page and '>under 1%<' in page and '>0%<' in page
+    assert warn_of_venom(sure) == 'It may be venomous: A (over 99%).'
 
 
 def test_venom_table_of_other_species(trained, tmp_path):
@@ -236,12 +266,24 @@ def test_lookalikes_of_both_directions(confused):
     assert [Path(p).name for p in found[0].pictures] == ['B0.png', 'B1.png', 'B2.png']
 
 
+def test_lookalikes_leave_out_flagged_photos(confused):
+    from snakeid.explore.identify import find_lookalikes
+    flag = confused.manifest.photo_id.map(dict(B0='near-black')).fillna('')
+    found = find_lookalikes(replace(confused, manifest=confused.manifest.assign(flag=flag)), 'A')
+    assert [Path(p).name for p in found[0].pictures] == ['B1.png', 'B2.png', 'B3.png']
+
+
 def test_lookalikes_whose_photos_are_gone(confused, tmp_path):
     from snakeid.explore.identify import find_lookalikes
     for i in (0, 2, 4): (tmp_path/f'B{i}.png').unlink()
     assert [Path(p).name for p in find_lookalikes(confused, 'A')[0].pictures] == ['B1.png', 'B3.png', 'B5.png']
     for p in tmp_path.glob('*.png'): p.unlink()
     assert [o.pictures for o in find_lookalikes(confused, 'A')] == [(), ()]
+
+
+def test_a_run_that_is_read_already_is_not_read_again(confused):
+    from snakeid.explore.identify import open_source
+    assert open_source(confused).run is confused
 
 
 def test_a_run_that_does_not_fit(source, confused, photo):
@@ -365,6 +407,8 @@ def test_progressive_photos_are_held_to_fewer_pixels():
     from snakeid.explore.uploads import check_upload
     large = Image.new('L', (7000, 7000))
     assert check_upload(encode(large, format='JPEG')) == '.jpg'
+    two = encode(large, format='MPO', save_all=True, append_images=[Image.new('L', (64, 64))])
+    assert Image.open(io.BytesIO(two)).format == 'MPO' and check_upload(two) == '.jpg'
     with pytest.raises(SnakeidError, match='7000×7000'): check_upload(encode(large, format='JPEG', progressive=True))
 
 
@@ -478,6 +522,47 @@ def test_finds_a_map_in(arch, tiny):
     assert np.array_equal(find_attention(bundle, path, 'a'), maps[0])
 
 
+@pytest.mark.parametrize('tokens', [False, True])
+def test_the_map_is_the_right_way_up(tokens, tmp_path):
+    "Of channels that come last, and of tokens in rows behind one without a place"
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    from snakeid.models.bundle import Bundle
+    from snakeid.models.factory import BodySpec, make_head
+    from snakeid.predict.attention import find_attention
+    class Same(nn.LayerNorm):
+        def forward(self, x): return x*1
+    class Cells(nn.Module):
+        "Red and blue of cells of 4 pixels"
+        def __init__(self):
+            super().__init__()
+            self.last = Same(2)
+        def forward(self, x):
+            cells = F.avg_pool2d(x, 4)[:, [0, 2]].permute(0, 2, 3, 1)
+            if not tokens: return self.last(cells).mean((1, 2))
+            return self.last(torch.cat([torch.zeros(1, 1, 2), cells.flatten(1, 2)], 1))[:, 1:].mean(1)
+    head = make_head(2, 2, 0.)
+    with torch.no_grad():
+        head[-1].weight[:] = torch.tensor([[1., -1], [-1, 1]])
+        head[-1].bias[:] = 0
+    spec = BodySpec('own', 'cells', 2, 32, (0,)*3, (1,)*3, False)
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:8, 12:28, 0] = 255                           # red above, right of the middle
+    Image.fromarray(pixels).save(tmp_path/'red.png')
+    found = find_attention(Bundle(nn.Sequential(Cells(), head).eval(), ['red', 'blue'], spec, 32), tmp_path/'red.png')
+    assert np.array_equal(found.reshape(8, 4, 8, 4).mean((1, 3)) > .5, pixels[::4, ::4, 0] > 0)
+
+
+def test_colours_cover_as_much_as_they_are_told():
+    from snakeid.predict.attention import lay_attention
+    photo, attention = Image.new('RGB', (40, 20), 'red'), np.eye(2, dtype=np.float32)
+    none, half, all_ = (np.asarray(lay_attention(photo, attention, s), int) for s in (0, .5, 1))
+    assert np.array_equal(none, np.asarray(photo)) and np.abs(half - (none + all_)/2).max() <= 1
+    assert all_[0, [0, -1]].tolist() == [[253, 231, 36], [68, 1, 84]]                       # yellow, violet
+
+
 # ---- the page of a run ----
 
 
@@ -517,6 +602,34 @@ def test_app_whose_server_does_not_start(trained, call, monkeypatch, elsewhere, 
     assert done.status == 2 and 'exit status 3' in done.err and look(elsewhere) == {}
 
 
+def test_app_serves_what_it_was_told(trained, call, taxa, monkeypatch):
+    "Folders named from here, the table, the address, and the folders that Jupyter has been told of"
+    pytest.importorskip('voila')
+    import snakeid.explore.app as module
+    real, seen = subprocess.Popen, {}
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    def start(argv, cwd, env):
+        seen.update(argv=argv, folder=cwd, paths=env['JUPYTER_PATH'].split(os.pathsep),
+                    notebook=(Path(cwd)/'identify.ipynb').read_text(encoding='utf-8'),
+                    settings=json.loads((Path(cwd)/'voila.json').read_text(encoding='utf-8')))
+        once = f"import socket; socket.create_server(('127.0.0.1', {port})).accept()"
+        return real([sys.executable, '-c', once])
+    monkeypatch.setattr(module.subprocess, 'Popen', start)
+    monkeypatch.setattr(module.webbrowser, 'open', lambda url: pytest.fail(f"a browser was opened at {url}"))
+    monkeypatch.setenv('JUPYTER_PATH', 'own')
+    monkeypatch.chdir(taxa.parent)
+    run = os.path.relpath(trained.run)
+    done = call('app', run, '--taxa', taxa.name, '--port', port, '--host', '0.0.0.0', '--no-browser')
+    assert done.status == 0 and f'http://127.0.0.1:{port}/ names photos' in done.out, done.err
+    assert '--Voila.ip=0.0.0.0' in seen['argv'] and seen['paths'] == [seen['folder'], 'own']
+    code = ''.join(json.loads(seen['notebook'])['cells'][1]['source'])
+    assert repr(str(taxa.parent/run)) in code and repr(str(taxa)) in code
+    shown = seen['settings']['VoilaConfiguration']
+    assert shown['strip_sources'] and not shown['show_tracebacks']
+
+
 @pytest.mark.skipif(os.name == 'nt', reason="there is no kind kill on Windows")
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_app_ends_with_its_server(trained, call, monkeypatch, elsewhere, look, number):
@@ -529,7 +642,8 @@ def test_app_ends_with_its_server(trained, call, monkeypatch, elsewhere, look, n
         port = s.getsockname()[1]
     def start(argv, **kwargs):
         served = Path(kwargs['cwd'])
-        assert f'--port={port}' in argv and (served/'identify.ipynb').exists() and served.parent == elsewhere
+        assert {f'--port={port}', '--Voila.ip=127.0.0.1'} <= set(argv)
+        assert (served/'identify.ipynb').exists() and served.parent == elsewhere
         other = [sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', str(port)]
         started.append(real(other, stderr=subprocess.DEVNULL, **kwargs))
         return started[0]
