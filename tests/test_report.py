@@ -163,6 +163,74 @@ def test_pairs_show_both_species(make_run):
     assert html.count('data:image/jpeg') == 2
 
 
+def test_limits_order_and_place(make_run, tmp_path):
+    from snakeid.report.page import write_report
+    run = make_run(['a']*4 + ['b']*2, ['b', 'c', 'b', 'a', 'a', 'unknown'], ['a', 'b'],
+                   confidence=[.5, .7, .9, .99, .6, .3])
+    (tmp_path/'own').mkdir()
+    html = write_report(run, tmp_path/'own'/'page.html', mistakes=3, pairs=1).read_text(encoding='utf-8')
+    assert not (run.folder/'report.html').exists()
+    assert re.findall(r'at (\d+)%', _part(html, 'mistakes')) == ['90', '70', '60'] and html.count('<figure>') == 3
+    assert html.count('<div class="pair">') == 1 and _read(run).count('<div class="pair">') == 2
+    assert '<b>1</b>left unknown' in html and 'The weights of epoch 1 were kept' in html
+
+
+def test_sureness_is_of_the_nearest_species(make_run):
+    "Also of photos that are called unknown"
+    html = _part(_read(make_run(list('aabb'), ['a', 'unknown', 'b', 'unknown'], ['a', 'b'], named=list('aaba'),
+                                confidence=[.9, .8, .6, .5])), 'sureness')
+    assert '<b>0.700</b>mean confidence' in html and '<b>0.750</b>share named rightly' in html
+
+
+def test_names_and_numbers_are_read_as_they_were_written(make_run, tmp_path):
+    from snakeid.report.page import write_run
+    run = make_run(['NA', 'nan', 'None'], ['nan', 'NA', 'None'])
+    assert run.manifest.species.tolist() == ['NA', 'nan', 'None']
+    assert run.predictions.species.tolist() == ['nan', 'NA', 'None']
+    ids = ['007', '7', '1e3']
+    again = write_run(tmp_path/'again', run.manifest.assign(photo_id=ids), run.fitted,
+                      run.predictions.assign(photo_id=ids))
+    assert again.manifest.photo_id.tolist() == again.predictions.photo_id.tolist() == ids
+
+
+# Figures
+
+def test_confusion_tells_who_is_taken_for_whom(make_run):
+    "Rows are the truth; what is no species of the table has a column and a colour of its own"
+    from snakeid.report.confusion import tabulate_confusion
+    from snakeid.report.plots import plot_confusion
+    run = make_run(list('aaaabbc'), ['b', 'unknown', None, None, 'b', 'never tested', 'c'], ['a'])
+    table = tabulate_confusion(run.predictions, run.manifest)
+    assert table.loc['a'].to_dict() == dict(a=0, b=1, c=0, others=0, unknown=1, unreadable=2)
+    assert table.loc['b'].to_dict() == dict(a=0, b=1, c=0, others=1, unknown=0, unreadable=0)
+    images = [i.get_array()[..., :3] for i in plot_confusion(run.predictions, run.manifest).axes[0].images]
+    assert np.array_equal((images[0] < .99).any(-1), table[table.index] > 0)
+    darkest = dict(zip(table.columns[3:], [i[i.sum(-1).argmin()][0] for i in images[1:]]))
+    assert darkest['others'][0] > darkest['others'][2] + .2          # as other wrong names, and no grey
+    assert max(np.ptp(darkest['unknown']), np.ptp(darkest['unreadable'])) < .01
+
+
+def test_confusion_of_a_part_and_of_the_worst(make_run):
+    from snakeid.report.plots import plot_confusion
+    run = make_run(list('aabbc'), list('abbbc'))
+    manifest = run.manifest.assign(split=['valid', *['test']*4])
+    def name_rows(*args, **options):
+        ax = plot_confusion(run.predictions, manifest, *args, **options).axes[0]
+        return sorted(t.get_text() for t in ax.get_yticklabels())
+    assert name_rows() == ['a (1)', 'b (2)', 'c (1)'] and name_rows(None) == ['a (2)', 'b (2)', 'c (1)']
+    assert name_rows(most=1) == ['a (1)']
+
+
+def test_recall_lies_in_its_interval(make_run):
+    from snakeid.report.plots import plot_recall
+    run = make_run(list('aaaabbb'), list('aaabbbb'), list('ab'))
+    drawn = [s for c in plot_recall(run.predictions, run.manifest).axes[0].containers
+             for s in c.lines[2][0].get_segments()]
+    scored = run.summary().species
+    assert sorted(tuple(s[:, 1]) for s in drawn) == [pytest.approx(pair) for pair in
+                                                     sorted(zip(scored.recall_low, scored.recall_high))]
+
+
 def test_says_what_the_run_says(trained):
     # What the page says is what run.json says
     html = (trained.run/'report.html').read_text(encoding='utf-8')
