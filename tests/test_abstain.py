@@ -271,17 +271,23 @@ def test_temperature_has_the_least_nll(sharpness):
 @given(cases())
 def test_temperature_stays_within_bounds(case):
     assume(case[0].min() < 0 or (case[0].sum(1) != 1).any())      # these would be probabilities
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
         t = fit_temperature(*case)
     assert .05 <= t <= 20
-    best = score_nll(softmax(case[0]/t, 1), case[1])
+    none = any('no temperature has the least NLL' in str(w.message) for w in told)
+    best = score_nll(softmax(case[0]/(.05 if none else t), 1), case[1])
     for other in (.05, .3, 1, 3, 20): assert best <= score_nll(softmax(case[0]/other, 1), case[1]) + 1e-9
 
 
 def test_separated_photos_warn():
-    with pytest.warns(UserWarning, match='lowest temperature, 0.05.*fit on more photos'):
-        assert fit_temperature(np.eye(4)*2, range(4)) == .05
+    for n in (4, 40, 400):                               # as sure as n + 1 of n + 2 allow
+        scores, truth = np.eye(4)[np.arange(n) % 4]*2, np.arange(n) % 4
+        with pytest.warns(UserWarning, match=f'all of the {n} photos are named rightly.*fit on more photos'):
+            t = fit_temperature(scores, truth)
+        assert softmax(scores/t, 1).max(1) == pytest.approx((n + 1)/(n + 2))
+    with pytest.warns(UserWarning, match=': 0.9 is taken'):
+        assert fit_temperature(np.eye(4)*2, range(4), least=.9) == .9
     with pytest.warns(UserWarning, match='highest temperature, 20'):
         assert fit_temperature(np.eye(4)*2, [1, 2, 3, 0]) == 20
     with pytest.warns(UserWarning, match='equal scores'): assert fit_temperature(np.ones((4, 4)), range(4)) == 1

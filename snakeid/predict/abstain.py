@@ -47,7 +47,7 @@ def fit_temperature(
         raise SnakeidError(f"the bounds must be 0 < least < most, found least {least} and most {most}")
     scores = scores - scores.max(1, keepdims=True)
     own = scores[np.arange(len(truth)), truth]
-    def slope(sharpness:float) -> float:
+    def slope(sharpness:float, own:np.ndarray=own) -> float:
         "Derivative of the mean NLL by 1/T"
         return float(((softmax(sharpness*scores, 1)*scores).sum(1) - own).mean())
     if not scores.any():
@@ -55,10 +55,15 @@ def fit_temperature(
                       stacklevel=2)
         return 1.
     if slope(1/least) <= 0:
-        warnings.warn(f"the NLL still falls at the lowest temperature, {least:g}, which is taken: (nearly) all of the "
-                      f"{len(own)} photos are named rightly, so they cannot say how sure is too sure; fit on more "
-                      "photos", stacklevel=2)
-        return least
+        doubt = 1/(len(own) + 2)                         # what Platt (1999) leaves to the others after n of n
+        others = (scores.sum(1) - own)/(scores.shape[1] - 1)
+        unsure = own*(1 - doubt) + others*doubt
+        found = least if slope(1/least, unsure) <= 0 else 1/brentq(slope, 1/most, 1/least, args=(unsure,)) \
+            if slope(1/most, unsure) < 0 else most
+        warnings.warn(f"(nearly) all of the {len(own)} photos are named rightly, so no temperature has the least NLL and "
+                      f"they cannot say how sure is too sure: {found:.2g} is taken, as if one of {len(own)+2} could be "
+                      "wrong (Platt 1999); fit on more photos", stacklevel=2)
+        return found
     if slope(1/most) >= 0:
         warnings.warn(f"the NLL still falls at the highest temperature, {most:g}, which is taken: the scores say "
                       f"(nearly) nothing about the {len(own)} photos; check that truth and scores are in the same "
