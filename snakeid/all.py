@@ -104,6 +104,7 @@ from .report.page import *  # noqa: F403
 from .explore.parts import *  # noqa: F403
 from .explore.browse import *  # noqa: F403
 from .explore.decisions import *  # noqa: F403
+from .explore.dropzone import *  # noqa: F403
 from .explore.review import *  # noqa: F403
 from .explore.mistakes import *  # noqa: F403
 from .explore.uploads import *  # noqa: F403
