@@ -1,5 +1,6 @@
 "What the tests share: photos to work on, and manners on a small machine"
 import io
+import json
 import os
 import shutil
 import signal
@@ -136,3 +137,22 @@ def serve(free_port):
             with suppress(ProcessLookupError): os.killpg(server.pid, signal.SIGKILL)
             server.wait()
     return _serve
+
+
+@pytest.fixture
+def six(tmp_path):
+    "A folder of six flagged photos of two species with `photos.csv`, and a function that writes a notebook of cells"
+    import pandas as pd
+
+    from snakeid.samples.collection import draw_photo
+    table = pd.DataFrame(dict(photo_id=[f'p{i}' for i in range(6)], path=[f'{i}.jpg' for i in range(6)],
+                              species=['boa', 'cobra']*3, flag='blurred: sharpness 3'))
+    for i in range(6): draw_photo(None, i, 96).save(tmp_path/f'{i}.jpg')
+    table.to_csv(tmp_path/'photos.csv', index=False)
+    def write(name, *codes):
+        cells = [dict(cell_type='code', execution_count=None, id=f'cell{i}', metadata={}, outputs=[], source=code)
+                 for i, code in enumerate(codes)]
+        kernel = dict(name='python3', language='python', display_name='Python 3')
+        (tmp_path/name).write_text(json.dumps(dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4,
+                                                   nbformat_minor=5)))
+    return SimpleNamespace(folder=tmp_path, write=write)

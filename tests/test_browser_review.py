@@ -1,15 +1,9 @@
 "Review in a real browser, served by Voilà: decisions outlive a change of species, a reload and the kernel"
 import csv
-import json
 import sys
-from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from snakeid.samples.collection import draw_photo
-
-ROOT = Path(__file__).resolve().parents[1]
 LONG = 120_000 # Milliseconds for a kernel to start on a busy machine
 SHORT = 60_000 # … and for a click to be answered
 NASTY = '<img src=x onerror="window.hit=1">'
@@ -18,19 +12,11 @@ pytest.importorskip('voila', reason="voila is not installed: pip install 'snakei
 
 
 @pytest.fixture
-def folder(tmp_path):
-    "Six flagged photos of two species, and a notebook that reviews them"
-    table = pd.DataFrame(dict(photo_id=[f'p{i}' for i in range(6)], path=[f'{i}.jpg' for i in range(6)],
-                              species=['boa', 'cobra']*3, flag='blurred: sharpness 3'))
-    for i in range(6): draw_photo(None, i, 96).save(tmp_path/f'{i}.jpg')
-    table.to_csv(tmp_path/'photos.csv', index=False)
-    code = ("import pandas as pd\nfrom snakeid.explore.review import review\n"
-            "review(pd.read_csv('photos.csv'), 'decisions.csv')")
-    cell = dict(cell_type='code', execution_count=None, id='review', metadata={}, outputs=[], source=code)
-    kernel = dict(name='python3', language='python', display_name='Python 3')
-    (tmp_path/'review.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4,
-                                                         nbformat_minor=5)))
-    return tmp_path
+def folder(six):
+    "A notebook that reviews six photos"
+    six.write('review.ipynb', "import pandas as pd\nfrom snakeid.explore.review import review\n"
+                              "review(pd.read_csv('photos.csv'), 'decisions.csv')")
+    return six.folder
 
 
 def read(file):
