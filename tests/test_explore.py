@@ -129,7 +129,8 @@ def act(decisions, model, step, window=0):
     else:
         which = [args[0]] if isinstance(args[0], str) else args[0]
         state = dict(keep=('keep', '', ''), clear=('', '', '')).get(do) or \
-            ((do, tidy(args[1]), '') if do == 'relabel' else (do, '', tidy(args[1]).replace(';', ',')))
+            ((do, tidy(args[1]).replace(';', ','), '') if do == 'relabel' else
+             (do, '', tidy(args[1]).replace(';', ',')))
         choices = {i: state for i in which}
     model.decide(window, choices)
 
@@ -734,3 +735,29 @@ def test_no_torch_is_needed(photos):
     code = 'import sys, snakeid.explore.review, snakeid.explore.mistakes; sys.exit("torch" in sys.modules)'
     root = str(Path(browse_module.__file__).parents[2])
     assert subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': root}).returncode == 0
+
+
+# ---- What was found by trying ----
+
+def test_mistakes_of_predictions_that_say_unknown():
+    truth = pd.DataFrame(dict(path=['a.jpg', 'b.jpg'], species=['viper', 'boa']))
+    said = pd.DataFrame({'photo_id': ['a', 'b'], 'species': ['unknown', 'boa'], 'named': ['boa', 'boa'],
+                         'confidence': .5, 'p:boa': .7, 'p:viper': .3})
+    found = list_mistakes(said, truth)
+    assert found.photo_id.tolist() == ['a'] and found.named.tolist() == ['unknown']
+    assert list_pairs(said, truth).named.tolist() == ['unknown']
+
+
+def test_signs_that_stand_between_names(tmp_path):
+    "A semicolon parts reasons and candidates, so it does not come into a name or a group"
+    photos = pd.DataFrame(dict(path=['a.jpg', 'b.jpg'], species='boa', duplicate_group='a; b'))
+    decisions = Decisions(tmp_path/'d.csv', photos)
+    decisions.relabel('a', 'Naja naja; albino')
+    assert decisions.look_up('a')['species'] == 'Naja naja, albino'
+    assert list(Queue(photos).counts('flag').index) == ['group of duplicates']
+
+
+def test_one_column_and_no_choice():
+    photos = pd.DataFrame(dict(path=['a.jpg', 'b.jpg'], species=['boa', 'cobra']))
+    assert list(Collection(photos, 'species').facets) == ['species']
+    with pytest.raises(SnakeidError, match='None for all'): Collection(photos).choose('species', [])

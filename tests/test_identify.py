@@ -469,6 +469,57 @@ def test_without_widgets(trained, monkeypatch, package):
     assert 'identify_photo' in page and f'pip install {package}' in page and page == page._repr_html_()
 
 
+def test_dropzone_beside_another_file():
+    "What is refused meanwhile does not stop a photo on its way, and of what is given up nothing is kept"
+    from snakeid.explore.dropzone import Receiver
+    files, told, heard = [], [], []
+    receiver = Receiver(files.append, told.append, lambda size: None, heard.append)
+    receiver(dict(name='a', size=10))
+    receiver(dict(name='a', at=0), [b'12345'])
+    receiver(dict(name='', trouble='2 files came at once'))
+    receiver(dict(name='a', at=5), [b'67890'])
+    assert files == [b'1234567890'] and heard[-1] == dict(name='a', done=True) and receiver.data == b''
+    receiver(dict(name='b', size=3))
+    receiver(dict(name='b', at=0), [b'12345'])
+    assert 'changed' in told[-1] and receiver.data == b'' and heard[-1] == dict(name='b', done=True)
+    receiver(dict(name='c', size=10))
+    receiver(dict(name='c', at=0), [b'12345'])
+    receiver(dict(name='c', trouble='the browser cannot read the photo'))
+    assert receiver.data == b'' and len(files) == 1
+
+
+@pytest.mark.parametrize('brand,others', [(b'mif1', b'mif1avifmiaf'), (b'msf1', b'avisheic')])
+def test_avif_is_not_taken_for_heic(monkeypatch, brand, others):
+    from snakeid.core import SnakeidError
+    from snakeid.explore.uploads import check_upload
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    def head(others): return (16 + len(others)).to_bytes(4, 'big') + b'ftyp' + brand + bytes(4) + others
+    with pytest.raises(SnakeidError, match='no photo that can be read'): check_upload(head(others) + bytes(300))
+    with pytest.raises(SnakeidError, match='HEIC'): check_upload(head(b'heic') + b'avif' + bytes(300))
+
+
+def test_a_species_with_a_semicolon(source, photo):
+    from snakeid.explore.identify import identify_photo
+    first, *others = source.bundle.species
+    odd = replace(source, bundle=replace(source.bundle, species=[f'{first}; albino', *others]))
+    names = {p.species for p in identify_photo(odd, photo).possible}
+    assert names <= set(odd.bundle.species) and len(names) == len(identify_photo(source, photo).possible)
+
+
+@pytest.mark.parametrize('host,shown', [('127.0.0.1', '127.0.0.1'), ('0.0.0.0', '127.0.0.1'), ('::1', '[::1]'),
+                                        ('::', '[::1]')])
+def test_the_address_that_is_shown(host, shown, trained, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from snakeid.explore import app
+    monkeypatch.setattr(app, 'check_port', lambda *args: None)
+    monkeypatch.setattr(app, '_wait_until_up', lambda *args: None)
+    ended = SimpleNamespace(wait=lambda *args: 0, poll=lambda: 0)
+    monkeypatch.setattr(app.subprocess, 'Popen', lambda *args, **kwargs: ended)
+    app.run_app(trained.run, host=host, open_browser=False)
+    assert f'http://{shown}:8866/' in capsys.readouterr().out
+
+
 def test_dropzone_of_any_pieces():
     "However a file is cut, and whatever came before, it is handed on once and whole; what does not fit is forgotten"
     from snakeid.core import SnakeidError

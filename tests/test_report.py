@@ -239,3 +239,30 @@ def test_says_what_the_run_says(trained):
     assert (trained.run/'report.html').stat().st_size < 1e6
     card = _part(html, 'model')
     assert 'tf_efficientnet_lite0' in card and 'four/mean' in card and '**' not in card
+
+
+def test_species_that_are_numbers(tmp_path):
+    "A run whose species look like numbers is read as it was written"
+    from snakeid.report.page import read_run, write_run
+    from snakeid.train.fit import Fitted
+    names = ['1', '2', '007', '7']
+    manifest = pd.DataFrame(dict(photo_id=list('abcd'), path=[f'{i}.jpg' for i in 'abcd'], species=names, split='test',
+                                 flag=''))
+    said = pd.DataFrame(dict(photo_id=list('abcd'), species=['1', None, '007', '7'], confidence=.5, flag=''))
+    history = pd.DataFrame(dict(stage=['all layers'], epoch=0, train_loss=1., valid_loss=1., accuracy=.5, macro_f1=.5))
+    write_run(tmp_path, manifest, Fitted(history, .1, 0), said)
+    run = read_run(tmp_path)
+    assert list(run.manifest.species) == names and run.summary().accuracy == run.info['test']['accuracy'] == .75
+    assert set(run.summary().species.index) == set(names)
+
+
+def test_nearly_all_is_not_all(tmp_path):
+    from snakeid.report.parts import show_table
+    from snakeid.report.plots import plot_confusion
+    truth = pd.DataFrame(dict(photo_id=[str(i) for i in range(301)], path='a.jpg', species=['boa']*300 + ['viper'],
+                              split='test', flag=''))
+    said = pd.DataFrame(dict(photo_id=truth.photo_id, species=['boa']*299 + ['viper']*2, confidence=.5, flag=''))
+    cells = [t.get_text() for t in plot_confusion(said, truth).axes[0].texts]
+    assert {'>99%', '<1%', '100%'} <= set(cells) and '0%' not in cells
+    assert '–' in show_table(pd.DataFrame(dict(a=[np.float32('nan')])), 'nothing') and 'nan' not in show_table(
+        pd.DataFrame(dict(a=[np.float32('nan')])), 'nothing')

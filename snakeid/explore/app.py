@@ -93,9 +93,13 @@ def _end(server:subprocess.Popen):
         server.kill()
         server.wait()
 
+def _reach(host:str) -> str:
+    "Where this machine finds what listens on an address"
+    return '127.0.0.1' if host in ('0.0.0.0', '') else '::1' if host == '::' else host
+
 def _wait_until_up(server:subprocess.Popen, port:int, host:str, seconds:float=120):
     "Return when the server answers, or say why it does not"
-    reach = '127.0.0.1' if host in ('0.0.0.0', '') else '::1' if host == '::' else host
+    reach = _reach(host)
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         with suppress(OSError), socket.create_connection((reach, port), 1): return
@@ -116,7 +120,8 @@ def run_app(
     run, taxa = Path(run).absolute(), Path(taxa).absolute() if taxa else None
     open_source(run, read_taxa(taxa) if taxa else None)  # what is wrong is said here, not on the page
     check_port(port, host)
-    shown = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}/"
+    reach = _reach(host)
+    shown = f"http://{f'[{reach}]' if ':' in reach else reach}:{port}/"
     with tempfile.TemporaryDirectory(prefix='snakeid-app-') as folder, _end_by_signal():
         notebook = _write_served(Path(folder), run, taxa)
         paths = os.pathsep.join(p for p in (folder, os.environ.get('JUPYTER_PATH', '')) if p)

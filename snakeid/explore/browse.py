@@ -61,6 +61,7 @@ class Collection:
     ):
         if per_page < 1: raise SnakeidError(f"a page wants one photo or more, found per_page={per_page}")
         self.manifest, self.per_page = check_manifest(manifest), per_page
+        columns = [columns] if isinstance(columns, str) else columns
         self.facets = {c: _Facet(self.manifest[c], c == 'flag') for c in columns if c in self.manifest}
         self.chosen = {}
         self._filter()
@@ -92,6 +93,7 @@ class Collection:
         if choices is None: self.chosen.pop(column, None)
         else:
             choices = [choices] if isinstance(choices, str) else list(choices)
+            if not choices: raise SnakeidError(f"no {column} was named: give one, several, or None for all")
             unknown = [c for c in choices if c not in facet.choices]
             if unknown: raise SnakeidError(f"no photo has the {column} {some_of(map(repr, unknown))}: "
                                            f"choose among {some_of(map(repr, facet.choices))}")

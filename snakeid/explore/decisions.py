@@ -183,7 +183,8 @@ class Decisions:
         species:str, # What it shows; may be a species that the collection does not have yet
     )->None:
         "The photo shows another species"
-        if not (species := _tidy(species, 'species')): raise SnakeidError("a new label needs a species: write its name")
+        species = _tidy(species, 'species').replace(';', ',')  # which stands between species in `candidates`
+        if not species: raise SnakeidError("a new label needs a species: write its name")
         self._decide(photo_id, 'relabel', species)
 
     def quarantine(self,

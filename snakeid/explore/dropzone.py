@@ -38,12 +38,11 @@ class Receiver:
             if len(self.data) > self.size: raise SnakeidError("the photo changed while it was sent: choose it again")
         except SnakeidError as e: return self._end(said, self.tell, str(e))
         if len(self.data) < self.size: return self.answer(dict(name=self.name, got=len(self.data)))
-        data, self.data = bytes(self.data), bytearray()
-        self._end(said, self.take, data)
+        self._end(said, self.take, bytes(self.data))
 
     def _end(self, said:dict, do:Callable[[object],object], what:object) -> None:
         "Do the last thing for a file, and let the page know that it is done"
-        self.name = None
+        if said.get('name') == self.name: self.name, self.data = None, bytearray()   # another may be on its way
         try: do(what)
         finally: self.answer(dict(name=said.get('name'), done=True))
 

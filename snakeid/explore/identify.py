@@ -30,7 +30,7 @@ from ..predict.abstain import UNKNOWN
 from ..predict.attention import find_attention, lay_attention
 from ..predict.batch import predict_photos
 from ..report.page import Run, read_run
-from ..report.summary import join_truth
+from ..report.summary import join_truth, tell_share
 
 # %% ../../nbs/api/64_explore.identify.ipynb #e99561f9
 @dataclass
@@ -120,15 +120,12 @@ class Identification:
 def _find_possible(row:pd.Series, source:Source, calibrated:bool) -> list[Possible]:
     "Species that a photo may show, from a row of `predict_photos`"
     probs = pd.Series({s: float(row[f'p:{s}']) for s in source.bundle.species}).sort_values(ascending=False, kind='stable')
-    if calibrated: names = row.candidates.split('; ')
+    if calibrated:                                       # a name may hold what stands between them
+        names = [s for s in probs.index if f'; {s}; ' in f'; {row.candidates}; ']
     elif source.bundle.several: names = probs.index[probs >= .05].tolist()
     else: names = probs.index[(probs.cumsum() - probs < .95).to_numpy()].tolist()
     if row.nearest not in names: names.insert(0, row.nearest)
     return [Possible(s, float(probs[s]), source.venom.get(s, '')) for s in names]
-
-def _tell_share(share:float) -> str:
-    "A probability for readers: what is small is not nothing, and no network is certain"
-    return 'under 1%' if 0 < share < .005 else 'over 99%' if share >= .995 else f'{share:.0%}'
 
 def warn_of_venom(
     possible:list[Possible], # What the photo may show
@@ -136,7 +133,7 @@ def warn_of_venom(
     lookalikes:Iterable[LookAlike]=(), # What the answer is mixed up with
 )->str: # '' when there is no table, or when all of these are harmless by the table
     "One sentence about venom"
-    bad = [f'{p.species} ({_tell_share(p.probability)})' for p in possible if p.venom == 'venomous']
+    bad = [f'{p.species} ({tell_share(p.probability)})' for p in possible if p.venom == 'venomous']
     if bad: return f"It may be venomous: {some_of(bad)}."
     if unknown and any(p.venom for p in possible): return 'The network does not know this animal, so take it for venomous.'
     open_ = [p.species for p in possible if p.venom == 'not known']
@@ -212,7 +209,7 @@ def _list_possible(found:Identification) -> str:
                else 'The network is not calibrated, so nothing is promised.')
     rows = ''.join(f'<tr><td style="padding:3px 10px 3px 0;overflow-wrap:anywhere"><i>{escape(p.species)}</i>'
                    + (f'<br><span style="{_SMALL}">{"⚠ " if p.venom != "harmless" else ""}{escape(_VENOM[p.venom])}</span>' if p.venom else '')
-                   + f'</td><td style="padding:3px 10px 3px 0;text-align:right;white-space:nowrap">{_tell_share(p.probability)}</td>'
+                   + f'</td><td style="padding:3px 10px 3px 0;text-align:right;white-space:nowrap">{tell_share(p.probability)}</td>'
                    f'<td style="width:35%">{_bar(p.probability)}</td></tr>' for p in found.possible)
     head = 'Were it one of these, it might be' if found.species == UNKNOWN else 'It may be'
     return (f'<h4 style="margin:14px 0 4px">{head}</h4><p style="margin:0;{_SMALL}">{promise}</p>'
@@ -226,7 +223,7 @@ def show_identification(
 )->str: # HTML
     "All that is known of a photo, as a piece of HTML that stands for itself"
     thumbs, name = thumbs or Thumbs(side=110), f'<i>{escape(found.nearest)}</i>'
-    sure = f'{_tell_share(found.confidence)} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
+    sure = f'{tell_share(found.confidence)} sure' + ('' if found.coverage else ', not calibrated') + f', {found.vote_share:.0%} of the views'
     head = (f'<h3 style="margin:0;overflow-wrap:anywhere">Unknown</h3><p style="margin:0">It is like none that the network has learnt. '
             f'Only were it one of these, it would be {name} ({escape(sure)}).</p>' if found.species == UNKNOWN else
             f'<h3 style="margin:0;overflow-wrap:anywhere">{name}</h3><p style="margin:0">{escape(sure)}</p>')

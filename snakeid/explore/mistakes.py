@@ -18,6 +18,7 @@ from .decisions import Decisions
 from .parts import Thumbs, show_gallery
 from .review import Queue, Reviewer, describe_decision
 from ..metrics import find_confusions
+from ..report.summary import tell_share
 
 # %% ../../nbs/api/63_explore.mistakes.ipynb #3346594b
 def _judge(predictions:pd.DataFrame, manifest:pd.DataFrame, split:str|None) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def _judge(predictions:pd.DataFrame, manifest:pd.DataFrame, split:str|None) -> p
                            "predictions table")
     known = manifest.species.notna() & manifest.species.ne('') & manifest.flag.eq('')
     if split: known &= manifest['split'] == split
-    named = predictions.rename(columns=dict(species='named')).drop(columns=['path', 'flag', 'split'], errors='ignore')
+    named = predictions.drop(columns=['path', 'flag', 'split', 'named'], errors='ignore').rename(columns=dict(species='named'))
     named = named.assign(photo_id=named.photo_id.astype(str))[named.named.notna() & named.named.ne('')]
     twice = named.photo_id[named.photo_id.duplicated()]
     if len(twice): raise SnakeidError(f"the predictions name {some_of(twice)} twice: give one row a photo")
@@ -92,7 +93,7 @@ def find_examples(
 # %% ../../nbs/api/63_explore.mistakes.ipynb #df584c32
 def _say(value:float, form:str) -> str:
     "A number, or that there is none"
-    return 'not known' if pd.isna(value) else format(value, form)
+    return 'not known' if pd.isna(value) else tell_share(value, 1) if form == '.1%' else format(value, form)
 
 class MistakeViewer(Reviewer):
     "Mistakes beside training photos of both species, as a widget"

@@ -36,7 +36,7 @@ class Queue(Collection):
         none = pd.Series(None, manifest.index, dtype='str')
         group = manifest['duplicate_group'] if 'duplicate_group' in manifest else none
         group = group.astype('str').where(group.notna() & group.ne('') & group.duplicated(keep=False))
-        manifest = add_flag(manifest, group.notna(), (GROUPED + ': ' + group[group.notna()]).tolist())
+        manifest = add_flag(manifest, group.notna(), (GROUPED + ': ' + group[group.notna()].str.replace(';', ',')).tolist())
         codes = pd.factorize(group)[0]
         codes = np.where(codes < 0, -1 - np.arange(len(codes)), codes)  # a photo without a group is one by itself
         first = pd.Series(np.arange(len(codes))).groupby(codes).transform('min').to_numpy()

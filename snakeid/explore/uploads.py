@@ -27,7 +27,13 @@ MOST_JPEG_PIXELS = 170_000_000 # Of a baseline JPEG, which is decoded at a small
 UPLOAD_FORMATS = {'JPEG': '.jpg', 'MPO': '.jpg', 'PNG': '.png', 'WEBP': '.webp', 'GIF': '.gif', 'BMP': '.bmp', 'TIFF': '.tif',
                   'AVIF': '.avif', 'HEIF': '.heic'} # By Pillow's name: the suffix of a file
 
-_HEIC = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1'}
+_HEIC = {b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx'}
+
+def _is_heic(data:bytes) -> bool:
+    "Does the file say that it is HEIC? `mif1` and `msf1` are said of AVIF as well"
+    if data[4:8] != b'ftyp': return False
+    brands = data[8:min(int.from_bytes(data[:4], 'big'), 200)]
+    return brands[:4] in _HEIC or brands[:4] in (b'mif1', b'msf1') and b'avif' not in brands and b'avis' not in brands
 
 def _open_heic():
     "Let Pillow read HEIC, or say how to do without"
@@ -55,7 +61,7 @@ def check_upload(
     "Refuse what is no photo, or more of one than is taken, in one sentence and before it is decoded"
     if not data: raise SnakeidError("the file is empty: choose the photo again, it may not have been whole on the device yet")
     check_length(len(data))
-    if data[4:8] == b'ftyp' and data[8:12] in _HEIC: _open_heic()
+    if _is_heic(data): _open_heic()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # the limits here say more

@@ -23,7 +23,7 @@ from ..predict.abstain import UNKNOWN
 from .collection import plot_counts
 from .parts import embed_bytes, embed_figure, fill_page, fill_part, show_markdown, show_table
 from .plots import plot_confusion, plot_recall
-from .summary import Summary, join_truth, summarize_predictions
+from .summary import Summary, join_truth, summarize_predictions, tell_share
 from ..scores import plot_reliability, plot_risk_coverage, score_aurc, score_ece
 from ..train.fit import Fitted, plot_curves
 
@@ -60,6 +60,10 @@ def write_run(
         tmp.write_text(json.dumps(info, indent=1, ensure_ascii=False), encoding='utf-8')
     return read_run(folder)
 
+# Columns that are text, also where all that is in them looks like numbers
+_TEXT = ('photo_id', 'path', 'species', 'flag', 'split', 'named', 'second', 'candidates', 'labels', 'name', 'decision',
+         'country', 'location', 'sequence', 'duplicate_group')
+
 def read_run(
     folder:str|os.PathLike, # A run's folder
 )->Run: # Its tables
@@ -73,8 +77,7 @@ def read_run(
         info = json.loads((folder/'run.json').read_text(encoding='utf-8'))
         tables = {}
         for name, column in (('manifest', 'flag'), ('history', 'macro_f1'), ('predictions', 'flag')):
-            table = pd.read_csv(folder/f'{name}.csv', dtype=dict(photo_id=str, flag=str), keep_default_na=False,
-                                na_values=[''])
+            table = pd.read_csv(folder/f'{name}.csv', dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[''])
             if column not in table: raise KeyError(f"{name}.csv has no column {column!r}")
             tables[name] = table
         manifest, history, predictions = tables.values()
@@ -100,7 +103,7 @@ def _show_mistakes(judged:pd.DataFrame, most:int) -> Markup:
     photos = []
     for r in wrong.head(most).to_dict('records'):
         named, sure, votes = r['species'], r.get('confidence'), r.get('vote_share')
-        how = [f'at {sure:.0%}'] if pd.notna(sure) else []
+        how = [f'at {tell_share(sure)}'] if pd.notna(sure) else []
         how += [f'{votes:.0%} of the views'] if pd.notna(votes) else []
         said = 'not named' if pd.isna(named) else 'left' if named == UNKNOWN else 'named'
         photos.append(dict(photo_id=r['photo_id'], truth=r['truth'], said=said, named='' if pd.isna(named) else named,
@@ -117,12 +120,13 @@ def _show_pairs(run:'Run', judged:pd.DataFrame, s:Summary, most:int, each:int=3)
         return [a for a in (embed_bytes(shrink_photo(p, 180)) for p in photos.path.head(each)) if a]
     pairs, support = [], judged.truth.value_counts()
     for r in s.confusions.itertuples():
+        if len(pairs) == most: break
         of, right = judged.truth == r.species, judged[(judged.truth == r.named) & (judged.species == r.named)]
         text = f'{r.named}, named rightly' if len(right) else f'{r.named}, from the collection'
         if not len(right): right = run.manifest[(run.manifest.species == r.named) & (run.manifest.flag == '')]
         taken = judged[of & (judged.species == r.named)]
         sides = [(f'{r.species}, named {r.named}', shrink(taken)), (text, shrink(right))]
-        if len(pairs) < most and all(pictures for _, pictures in sides):
+        if all(pictures for _, pictures in sides):
             pairs.append(dict(species=r.species, named=r.named, photos=r.photos, of=support[r.species], sides=sides))
     return _say('The pairs that are mixed up most; share is that of the species’ test photos.') \
         + show_table(s.confusions, 'Worst pairs') + fill_part('pairs', pairs=pairs)

@@ -189,7 +189,7 @@ _WORDS = dict(train='training photos', support='test photos', recall_low='95% fr
 
 def _show_cell(value:object) -> dict:
     "What a cell shows, its number where that is rounded, and whether it is text"
-    if value is None or value is pd.NA or isinstance(value, float) and np.isnan(value):
+    if value is None or value is pd.NA or isinstance(value, (float, np.floating)) and np.isnan(value):
         return dict(text='–', value='', is_text=False)
     if isinstance(value, (bool, np.bool_)): return dict(text='yes' if value else 'no', is_text=True)
     if isinstance(value, (int, np.integer)): return dict(text=f'{value:,}', value=str(value), is_text=False)

@@ -23,7 +23,7 @@ from ..data.views import FrequencyViews, Photo, transform_chance
 from ..metrics import score_species
 from .collection import BAND_COLOURS, shorten_name
 from .confusion import tabulate_confusion
-from .summary import join_truth
+from .summary import join_truth, tell_share
 
 # %% ../../nbs/api/54_report.plots.ipynb #4d9a7b20
 def _spread(at:np.ndarray, gap:float, low:float, high:float) -> np.ndarray:
@@ -108,7 +108,8 @@ def plot_confusion(
     if n <= 12:
         for (i, j), v in np.ndenumerate(shares):
             x = j if j < n else left[j-n] + wide/2
-            if v: ax.text(x, i, f'{v:.0%}', ha='center', va='center', fontsize=7, color='white' if v > .45 else 'black')
+            told = tell_share(v, counted=True).replace('under ', '<').replace('over ', '>')
+            if v: ax.text(x, i, told, ha='center', va='center', fontsize=7, color='white' if v > .45 else 'black')
     ax.set_ylabel(f"species ({'test ' if split == 'test' else ''}photos)", fontsize=9)
     ax.set_xlabel('named' if len(shown) == n else f'named ({n} species in the same order)', fontsize=9)
     key.set_box_aspect(min(max(n*cell, 1.2), 2)/(.22*len(bars)))
