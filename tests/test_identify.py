@@ -486,6 +486,9 @@ def test_dropzone_beside_another_file():
     receiver(dict(name='c', at=0), [b'12345'])
     receiver(dict(name='c', trouble='the browser cannot read the photo'))
     assert receiver.data == b'' and len(files) == 1
+    receiver(dict(name='d', size=10))
+    receiver(dict(name='e', size=10))                      # the page is told that the one before it will not come
+    assert heard[-2:] == [dict(name='d', done=True), dict(name='e', got=0)]
 
 
 @pytest.mark.parametrize('brand,others', [(b'mif1', b'mif1avifmiaf'), (b'msf1', b'avisheic')])

@@ -238,8 +238,10 @@ def write_folders(
         if not os.path.samefile(sources[i], target) and not filecmp.cmp(sources[i], target, shallow=False):
             raise SnakeidError(f"{target} is another file than {manifest.path[i]}, and nothing is overwritten: "
                                "give a new folder")
-    done, progress = 'left out: ' + why, Progress('photos put into folders')
-    for k, (i, t) in enumerate(targets.items(), 1):
-        done[i] = 'there already' if i in old else _put(sources[i], folder/t, copy)
-        progress(k, len(targets))
+    made, progress = [], Progress('photos put into folders')
+    for i, t in targets.items():
+        made.append('there already' if i in old else _put(sources[i], folder/t, copy))
+        progress(len(made), len(targets))
+    done = 'left out: ' + why
+    done[use.index] = made
     return pd.DataFrame(dict(photo_id=manifest.photo_id, target=targets.reindex(manifest.index).fillna(''), done=done))

@@ -31,6 +31,7 @@ class Receiver:
         try:
             if 'trouble' in said: raise SnakeidError(str(said['trouble']))
             if 'at' not in said:
+                if self.name is not None: self.answer(dict(name=self.name, done=True))   # this one takes its place
                 self.name, self.size, self.data = said['name'], int(said['size']), bytearray()
                 self.check(self.size)
             elif said['name'] != self.name or said['at'] != len(self.data): return   # of a file that another has followed
