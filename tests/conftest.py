@@ -121,7 +121,6 @@ def serve(free_port):
         env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JUPYTER_PREFER_ENV_PATH': '1', **env}
         with told.open('w') as log:
             words = [str(word).format(port=port) for word in command]
-            words = [str(word).format(port=port) for word in command]
             server = subprocess.Popen(words, cwd=folder, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                                       start_new_session=True)
         try:
@@ -132,6 +131,9 @@ def serve(free_port):
                     pytest.fail(f"the server does not start:\n{told.read_text()}")
                 time.sleep(.1)
             yield f'http://127.0.0.1:{port}/'
+        except BaseException:
+            print(told.read_text()[-4000:])
+            raise
         finally:
             # The group is gone where the server has ended by itself
             with suppress(ProcessLookupError): os.killpg(server.pid, signal.SIGKILL)
