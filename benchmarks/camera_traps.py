@@ -119,7 +119,8 @@ def train(manifest:pd.DataFrame, recipe, arch:str, weights:str|None=None, seed:i
     from snakeid.data.balance import weigh_photos
     from snakeid.data.loaders import make_dataloaders
     from snakeid.train.callbacks import PrintProgress
-    from snakeid.train.fit import fit_species, make_bundle, make_learner
+    from snakeid.train.fit import fit_species
+    from snakeid.train.learner import make_bundle, make_learner
     manifest = weigh_photos(manifest, **recipe.weighing)
     dls = make_dataloaders(manifest, **recipe.loading, seed=seed, unseen='leave out', device='cpu')
     learn = make_learner(dls, arch, weights, recipe, seed=seed)

@@ -30,7 +30,9 @@ from snakeid.models.factory import make_body
 from snakeid.predict.batch import predict_photos
 from snakeid.predict.views import FOUR_VIEWS, WHOLE
 from snakeid.train.callbacks import KeepStatistics, PrintProgress
-from snakeid.train.fit import Recipe, fit_species, make_bundle, make_learner
+from snakeid.train.fit import fit_species
+from snakeid.train.learner import make_bundle, make_learner
+from snakeid.train.recipes import Recipe
 
 
 def pool_split(labels, images, fold):

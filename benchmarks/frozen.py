@@ -18,7 +18,8 @@ from sklearn.metrics import f1_score
 from snakeid.data.balance import weigh_photos
 from snakeid.data.loaders import make_dataloaders
 from snakeid.train.callbacks import KeepStatistics
-from snakeid.train.fit import fit_species, make_learner
+from snakeid.train.fit import fit_species
+from snakeid.train.learner import make_learner
 from snakeid.train.recipes import RECIPES
 
 BASE = replace(RECIPES['modern'], warm_head=False, frozen_epochs=5, epochs=0, lr=5e-3, keep='last')

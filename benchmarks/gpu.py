@@ -28,7 +28,7 @@ from PIL import Image
 from snakeid.core import make_rng
 from snakeid.data.balance import weigh_photos
 from snakeid.data.loaders import make_dataloaders
-from snakeid.train.fit import make_learner
+from snakeid.train.learner import make_learner
 from snakeid.train.recipes import Recipe
 
 

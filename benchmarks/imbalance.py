@@ -39,7 +39,8 @@ from snakeid.predict.batch import predict_photos
 from snakeid.predict.views import FOUR_VIEWS, WHOLE
 from snakeid.predict.vote import vote_majority, vote_mean
 from snakeid.samples.collection import draw_collection
-from snakeid.train.fit import fit_species, make_bundle, make_learner
+from snakeid.train.fit import fit_species
+from snakeid.train.learner import make_bundle, make_learner
 from snakeid.train.head import choose_decay, fit_linear, list_features
 from snakeid.train.callbacks import seed_everything
 from snakeid.train.losses import adjust_scores, make_loss

@@ -68,8 +68,9 @@ from .train.callbacks import *  # noqa: F403
 from .train.checkpoint import *  # noqa: F403
 from .train.regularisers import *  # noqa: F403
 from .samples.figure import *  # noqa: F403
-from .train.fit import *  # noqa: F403
+from .train.learner import *  # noqa: F403
 from .samples.station import *  # noqa: F403
+from .train.fit import *  # noqa: F403
 from .samples.frame import *  # noqa: F403
 from .samples.season import *  # noqa: F403
 from .samples.traps import *  # noqa: F403

@@ -35,7 +35,8 @@ from .predict.batch import predict_photos
 from .predict.calibrate import calibrate_bundle
 from .report.page import Run, write_report, write_run
 from .train.callbacks import PrintProgress, clock, make_tensorboard
-from .train.fit import fit_species, make_bundle, make_learner
+from .train.fit import fit_species
+from .train.learner import make_bundle, make_learner
 from .train.recipes import Recipe
 
 # %% ../nbs/api/70_runs.ipynb #e7c5827b

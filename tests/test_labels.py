@@ -21,7 +21,8 @@ from snakeid.predict.cascade import Cascade, Gate, account_errors, predict_casca
 from snakeid.predict.labels import score_labels
 from snakeid.predict.sequences import judge_sequences
 from snakeid.predict.stream import read_predictions, stream_predictions
-from snakeid.train.fit import fit_species, make_bundle, make_learner
+from snakeid.train.fit import fit_species
+from snakeid.train.learner import make_bundle, make_learner
 from snakeid.train.recipes import RECIPES
 
 SMALL = replace(RECIPES['several'], epochs=1, size=64, train_size=64, bs=8)

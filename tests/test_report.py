@@ -266,3 +266,6 @@ def test_nearly_all_is_not_all(tmp_path):
     assert {'>99%', '<1%', '100%'} <= set(cells) and '0%' not in cells
     assert '–' in show_table(pd.DataFrame(dict(a=[np.float32('nan')])), 'nothing') and 'nan' not in show_table(
         pd.DataFrame(dict(a=[np.float32('nan')])), 'nothing')
+    shares = show_table(pd.DataFrame(dict(recall=[1., .9967, .995001, .994])), 'shares')
+    for shown in ('data-value="1">1.00<', '>0.9967<', 'data-value="0.995001">0.9950<', 'data-value="0.994">0.99<'):
+        assert shown in shares

@@ -22,7 +22,8 @@ from snakeid.data.tables import read_aicrowd
 from snakeid.data.views import transform_chance
 from snakeid.models.bundle import read_bundle, write_bundle
 from snakeid.models.factory import split_body
-from snakeid.train.fit import fit_species, make_bundle, make_learner
+from snakeid.train.fit import fit_species
+from snakeid.train.learner import make_bundle, make_learner
 from snakeid.train.recipes import RECIPES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -195,7 +195,8 @@ def _show_cell(value:object) -> dict:
     if isinstance(value, (int, np.integer)): return dict(text=f'{value:,}', value=str(value), is_text=False)
     if isinstance(value, (float, np.floating)):
         whole, tiny = float(value).is_integer() and abs(value) > 1, 0 < abs(value) < .005
-        short = f'{value:,.0f}' if whole else f'{value:.1e}' if tiny else f'{value:.2f}'
+        near = 0 < 1 - value < .005                      # a recall of 0.997 is not 1.00
+        short = f'{value:,.0f}' if whole else f'{value:.1e}' if tiny else f'{value:.4f}' if near else f'{value:.2f}'
         return dict(text=short, value=f'{value:.6g}', is_text=False)
     return dict(text=str(value), is_text=True)
 
