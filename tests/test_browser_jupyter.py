@@ -4,7 +4,6 @@ import json
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -33,11 +32,12 @@ def folder(six):
     return six.folder
 
 
-def start_kernel(address, name):
+def start_kernel(page, address, name):
     "Start the notebook's kernel before its page is opened, so that no click can come before the kernel"
     order = dict(path=name, name=name, type='notebook', kernel=dict(name='python3'))
-    head = dict(Authorization=f'token {TOKEN}')
-    with urlopen(Request(f'{address}api/sessions', json.dumps(order).encode(), head)): pass
+    answer = page.request.post(f'{address}api/sessions', data=order, timeout=LONG,
+                               headers=dict(Authorization=f'token {TOKEN}'))
+    assert answer.ok, answer.text()
 
 
 @pytest.mark.timeout(500)
@@ -88,7 +88,7 @@ def test_widgets_in(kind, browser, serve, folder):
                 for photo_id, text in texts.items():
                     expect(card(photo_id).get_by_text(text, exact=True)).to_be_visible()
 
-            start_kernel(address, 'look.ipynb')
+            start_kernel(page, address, 'look.ipynb')
             page.goto(f'{address}{path}?token={TOKEN}', timeout=LONG)
             expect(page.get_by_text('Idle').or_(page.locator('[data-status=idle]')).first).to_be_attached(timeout=LONG)
             run_all()
