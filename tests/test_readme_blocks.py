@@ -96,7 +96,7 @@ def small():
     "One epoch, on photos of 96 pixels"
     from snakeid.data.loaders import make_dataloaders
     from snakeid.samples import collection
-    from snakeid.train import fit, recipes
+    from snakeid.train import fit, learner, recipes
     with pytest.MonkeyPatch.context() as patch:
         names = [*recipes.Recipe.__dataclass_fields__]
         given = dict(zip(names, recipes.Recipe.__init__.__defaults__)) | dict(epochs=1, size=96, train_size=96)
@@ -104,7 +104,7 @@ def small():
         patch.setattr(recipes.Recipe.__init__, '__defaults__', tuple(given.values()))
         short = recipes.Recipe()
         patch.setitem(recipes.RECIPES, 'modern', short)
-        for function in (fit.make_learner, fit.fit_species):
+        for function in (learner.make_learner, fit.fit_species):
             new = tuple(short if isinstance(d, recipes.Recipe) else d for d in function.__defaults__)
             patch.setattr(function, '__defaults__', new)
         patch.setitem(make_dataloaders.__kwdefaults__, 'size', 96)
